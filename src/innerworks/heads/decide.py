@@ -1,0 +1,147 @@
+"""Which heads are of which kind? From masses per unit to labels at rung 1, as pure arithmetic on arrays.
+
+1. Per unit, the effect of a head is its mass on the kind's targets minus its null (`kinds.py`); which other offset or column the null
+   is, discovery chooses.
+2. Candidates: heads whose effect on discovery exceeds the floor and two standard errors, on every material of the kind.
+3. On confirmation each candidate is tested against the floor; with two materials p is the larger one.
+4. False discoveries are controlled over kinds and heads together (`stats.family_q`); a head with q <= .05 is *seen*.
+
+Everything is a function of `heads_by_unit`, which every atlas keeps, so all of it can be computed again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from innerworks.findings import Finding
+from innerworks.heads.kinds import COLUMNS, KINDS, MEASURES, OFFSETS, Kind
+from innerworks.sites import head_site
+from innerworks.stats import CONSTANTS, Array, Estimate, Half, estimate, family_q
+
+Candidates = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsByUnit:
+    """Mean attention mass per row of each head, on each measure's targets, in each unit.
+
+    mass: `[unit, measure, layer, head]`, NaN where a unit has no row that applies. The other fields have one entry per unit.
+    """
+
+    mass: Array
+    rows: Array  # [unit, measure]: rows behind each mean
+    ids: tuple[str, ...]
+    strata: NDArray[np.str_]
+    materials: NDArray[np.str_]
+    halves: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, total: Array, rows: Array, units: Sequence[tuple[str, str, str, str]]) -> "HeadsByUnit":
+        """Divide sums by their rows; units are (id, stratum, material, half)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mass = total / rows[:, :, None, None]
+        ids, strata, materials, halves = zip(*units, strict=True)
+        return cls(
+            mass=mass, rows=rows, ids=ids, strata=np.array(strata), materials=np.array(materials), halves=np.array(halves)
+        )
+
+    def measured(self, measure: str, material: str, half: Half) -> NDArray[np.bool_]:
+        """Which units count: of this material and half, with rows for the measure."""
+        return (self.materials == material) & (self.halves == half) & (self.rows[:, MEASURES.index(measure)] > 0)
+
+    def of_measure(self, measure: str, units: NDArray[np.bool_]) -> Array:
+        """Mass on one measure: `[unit, layer, head]`."""
+        return self.mass[units, MEASURES.index(measure)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """The effect of one kind on one material and half, for every head: arrays are `[layer, head]`."""
+
+    value: Array
+    null: Array
+    estimate: Estimate
+
+
+def effect(table: HeadsByUnit, kind: Kind, material: str, half: Half) -> Effect:
+    """How much more than its null does each head look at the kind's targets?"""
+    units = table.measured(kind.measure, material, half)
+    own = table.of_measure(kind.measure, units)
+    null = _null(table, kind, material, units)
+    strata = [str(stratum) for stratum in table.strata[units]]
+    return Effect(value=own.mean(axis=0), null=null.mean(axis=0), estimate=estimate(own - null, strata))
+
+
+def _null(table: HeadsByUnit, kind: Kind, material: str, units: NDArray[np.bool_]) -> Array:
+    if kind.null == "pattern swap":
+        return table.of_measure(f"{kind.measure}_swapped", units)
+    names = [f"offset_{o}" for o in OFFSETS] if kind.null == "other offset" else [f"column_{c}" for c in COLUMNS]
+    others = [name for name in names if name != kind.measure]
+    discovery = table.measured(kind.measure, material, "discovery")
+    rivals = np.stack([table.of_measure(name, discovery).mean(axis=0) for name in others])
+    best = rivals.argmax(axis=0)  # per head, the strongest other offset or column
+    masses = np.stack([table.of_measure(name, units) for name in others])
+    return np.take_along_axis(masses, best[None, None], axis=0)[0]
+
+
+def candidates(table: HeadsByUnit, kind: Kind) -> Candidates:
+    """Heads worth testing, by the discovery half alone: `[layer, head]`."""
+    passed = np.ones(table.mass.shape[2:], dtype=bool)
+    for material, floor in kind.floors.items():
+        seen = effect(table, kind, material, "discovery").estimate
+        with np.errstate(invalid="ignore", divide="ignore"):
+            passed &= (seen.mean > floor) & (seen.mean > CONSTANTS.candidate_t * seen.se)
+    return passed
+
+
+def findings(table: HeadsByUnit) -> list[Finding]:
+    """Measure every head for every kind, and label at rung 1 those that pass: one finding per kind, material and head."""
+    confirmed = {
+        (kind.behaviour, material): effect(table, kind, material, "confirmation") for kind in KINDS.values() for material in kind.floors
+    }
+    picked = {kind.behaviour: candidates(table, kind) for kind in KINDS.values()}
+    p_of = {
+        kind.behaviour: np.max([confirmed[kind.behaviour, m].estimate.p_above(floor) for m, floor in kind.floors.items()], axis=0)
+        for kind in KINDS.values()
+    }
+    q_of = family_q({behaviour: p_of[behaviour][picked[behaviour]] for behaviour in KINDS})
+    rows: list[Finding] = []
+    for kind in KINDS.values():
+        q = np.full(picked[kind.behaviour].shape, np.nan)
+        q[picked[kind.behaviour]] = q_of[kind.behaviour]
+        for material in kind.floors:
+            rows += _rows(kind, material, confirmed[kind.behaviour, material], q)
+    return rows
+
+
+def _rows(kind: Kind, material: str, found: Effect, q: Array) -> list[Finding]:
+    floor, e = kind.floors[material], found.estimate
+    p, mde = e.p_above(floor), e.mde(floor)
+    return [
+        Finding(
+            chapter="heads",
+            behaviour=kind.behaviour,
+            site=head_site(layer, head),
+            layer=layer,
+            index=head,
+            measure="attention",
+            material=material,
+            value=float(found.value[layer, head]),
+            unit="probability",
+            effect=float(e.mean[layer, head]),
+            effect_low=float(e.low[layer, head]),
+            effect_high=float(e.high[layer, head]),
+            n=e.n,
+            null=float(found.null[layer, head]),
+            null_kind=kind.null,
+            floor=floor,
+            p=float(p[layer, head]),
+            mde=float(mde[layer, head]),
+            q=None if np.isnan(q[layer, head]) else float(q[layer, head]),
+            rung=int(q[layer, head] <= CONSTANTS.level),
+            note="" if e.n >= CONSTANTS.least_units else f"only {e.n} units: not decided",
+        )
+        for layer, head in np.ndindex(*found.value.shape)
+    ]

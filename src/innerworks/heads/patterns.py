@@ -1,0 +1,126 @@
+"""Types every head of a model in one pass, by contracting its attention patterns with reference masks of the text.
+
+1. For each batch, masks say which keys a duplicate-token or induction head would look at (`masks.py`); the same masks are also
+   held against the patterns of the batch's other documents (*pattern swap*), which is what any mixture of offsets, places and sinks
+   would score on this text without looking at it.
+2. For each layer, the pattern is contracted with all masks at once, and its mass on offsets 0 to 8 and on columns 0 to 8 is summed;
+   then it is dropped. What stays is one number per unit, measure, layer and head.
+
+It does not say what a head writes, nor whether anything depends on it: see `effect.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from innerworks.findings import Finding
+from innerworks.heads import masks
+from innerworks.heads.decide import HeadsByUnit, findings
+from innerworks.heads.kinds import COLUMNS, CONTENT, MEASURES, OFFSETS
+from innerworks.model.anatomy import Anatomy
+from innerworks.model.observe import State, numpy, zeros
+from innerworks.sites import Site
+from innerworks.text import Reading, TextBatch
+
+PARTNERS = (1, 2)  # a document's pattern swap is with the next one and the one after
+POSITIONAL = len(OFFSETS) + len(COLUMNS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _References:
+    """Masks of a batch, as the contraction needs them: each row's masks belong to the document whose pattern they meet."""
+
+    stack: Float[Tensor, "batch seq key mask"]  # per content kind: own, then one per partner
+    rows: Float[Tensor, "batch kind"]  # (row, partner) pairs that count, per document and content kind
+    positional: Float[Tensor, "batch seq"]
+
+
+class Patterns:
+    """The instrument. Give it to `innerworks.scan`, or to the engine with others."""
+
+    name = "heads"
+    kinds: Sequence[str] = ("pattern",)
+
+    def begin(self, anatomy: Anatomy, reading: Reading) -> State:
+        """Sums per unit: `mass [unit, measure, layer, head]` and `rows [unit, measure]`."""
+        self._reading, units, measures = reading, len(reading.units), len(MEASURES)
+        return {"mass": zeros(units, measures, anatomy.layers, anatomy.heads), "rows": zeros(units, measures)}
+
+    def begin_batch(self, batch: TextBatch) -> None:
+        """Build the reference masks that all layers share."""
+        self._references = _references(batch)
+
+    def observe(self, state: State, batch: TextBatch, site: Site, activation: Tensor, queries: slice) -> None:
+        """Contract one layer's pattern `[batch, head, query, key]` with the references."""
+        assert site.layer is not None
+        content = _content_mass(activation, self._references, queries)
+        positional = _positional_mass(activation, self._references.positional, queries)
+        mass = torch.cat([positional, content], dim=1).to(state["mass"])
+        state["mass"][:, :, site.layer].index_add_(0, batch.units, mass)
+
+    def end_batch(self, state: State, batch: TextBatch) -> None:
+        """Count the rows behind each measure."""
+        positional = self._references.positional.sum(dim=1, keepdim=True).expand(-1, POSITIONAL)
+        content = self._references.rows.repeat_interleave(2, dim=1)
+        state["rows"].index_add_(0, batch.units, torch.cat([positional, content], dim=1).to(state["rows"]))
+
+    def freeze(self, state: State) -> None:
+        """Nothing to fix by hand: what discovery chooses is a function of its units' sums alone (`decide.py`)."""
+
+    def findings(self, state: State) -> list[Finding]:
+        """Decide for every head and kind."""
+        return findings(heads_by_unit(state, self._reading))
+
+
+def heads_by_unit(state: State, reading: Reading) -> HeadsByUnit:
+    """The sums of a state as averages per unit, with what is known of the units."""
+    arrays = numpy(state)
+    return HeadsByUnit.of(arrays["mass"], arrays["rows"], [(u.id, u.stratum, u.material, u.half) for u in reading.units])
+
+
+def _references(batch: TextBatch) -> _References:
+    own = torch.stack([getattr(masks, kind)(batch.tokens, batch.mask) for kind in CONTENT], dim=-1)  # batch seq key kind
+    shared = [_shared_rows(batch, step) for step in PARTNERS]
+    per_partner = [own & rows[:, :, None, None] for rows in shared]
+    columns = []
+    for kind in range(len(CONTENT)):
+        mine = [masked[..., kind].float() for masked in per_partner]
+        columns.append(sum(mine, torch.zeros(())))
+        columns += [one.roll(step, dims=0) for one, step in zip(mine, PARTNERS, strict=True)]
+    rows = torch.stack([masked.any(dim=2).sum(dim=1) for masked in per_partner]).sum(dim=0)
+    positional = masks.positional_rows(batch.mask)
+    return _References(stack=torch.stack(columns, dim=-1), rows=rows.float(), positional=positional.float())
+
+
+def _shared_rows(batch: TextBatch, step: int) -> Bool[Tensor, "batch seq"]:
+    """Rows that a document and its partner both have; none where the partner is itself, or too much like it."""
+    partner = batch.mask.roll(-step, dims=0)
+    return batch.mask & partner & (batch.alike != batch.alike.roll(-step))[:, None]
+
+
+def _content_mass(pattern: Tensor, references: _References, queries: slice) -> Float[Tensor, "batch measure head"]:
+    """Mass on each content kind's targets, own and swapped, summed over rows."""
+    stack = references.stack[:, queries].to(pattern)
+    contracted = torch.bmm(pattern.flatten(2), stack.flatten(1, 2))  # batch head column
+    measures = []
+    for first in range(0, contracted.shape[-1], 1 + len(PARTNERS)):
+        measures.append(contracted[..., first])
+        swapped = [contracted[..., first + i + 1].roll(-step, dims=0) for i, step in enumerate(PARTNERS)]
+        measures.append(sum(swapped, torch.zeros(())))
+    return torch.stack(measures, dim=1)
+
+
+def _positional_mass(pattern: Tensor, rows: Tensor, queries: slice) -> Float[Tensor, "batch measure head"]:
+    """Mass on offsets 0 to 8 and on columns 0 to 8, summed over rows."""
+    weights = rows[:, queries].to(pattern)
+    start = queries.start or 0
+    measures = []
+    for offset in OFFSETS:
+        diagonal = pattern.diagonal(start - offset, dim1=-2, dim2=-1)  # batch head row, from row max(0, offset - start)
+        from_row = max(0, offset - start)
+        measures.append(torch.einsum("bhr,br->bh", diagonal, weights[:, from_row : from_row + diagonal.shape[-1]]))
+    columns = torch.einsum("bhqc,bq->bch", pattern[..., : len(COLUMNS)], weights)
+    return torch.cat([torch.stack(measures, dim=1), columns], dim=1)

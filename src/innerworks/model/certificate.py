@@ -1,0 +1,161 @@
+"""The certificate: proof, at load and on this machine, that what will be measured is what the model computes.
+
+Two short sequences of random tokens are run a few times, and each check compares numbers that must agree:
+hooks that do nothing change nothing; attention opened up gives the same logits; no query sees the future; rows of a pattern
+sum to one and pattern @ v is z; embedding + everything added by attention and feed-forward = final stream, and
+heads + bias = attention's output; padding left or right changes nothing; gradients arrive. A failure refuses the model.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from innerworks.errors import BrokenModel, CertificateFailed
+
+if TYPE_CHECKING:
+    from innerworks.model.model import Model
+
+LENGTH = 24  # tokens of the long probe; the short one has 8 fewer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One comparison: the largest difference seen, what is allowed, and whether it passed."""
+
+    what: str
+    difference: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Is the difference within what is allowed (and a number)?"""
+        return self.difference <= self.allowed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """The checks that a model passed on this machine."""
+
+    model: str
+    dtype: str
+    checks: tuple[Check, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as plain data for a manifest."""
+        return asdict(self)
+
+
+def certify(model: "Model") -> Certificate:
+    """Check a model, or raise CertificateFailed (BrokenModel for NaN weights) with the numbers."""
+    refuse_broken_weights(model.hf)
+    probe = _Probe(model)
+    checks = tuple(Check(what=what, difference=probe.relative(difference), allowed=allowed) for what, difference, allowed in probe.all())
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        numbers = "; ".join(f"{check.what}: off by {check.difference:.2g}, allowed {check.allowed:.2g}" for check in failed)
+        raise CertificateFailed(
+            f"{model.name} fails {len(failed)} of {len(checks)} checks, so measurements on it would be wrong. {numbers}. "
+            "If the family is new, its adapter is probably wrong; if the model was changed by hand, undo that."
+        )
+    return Certificate(model=model.name, dtype=str(next(model.hf.parameters()).dtype).removeprefix("torch."), checks=checks)
+
+
+def refuse_broken_weights(hf: nn.Module) -> None:
+    """Raise BrokenModel where a weight is NaN or infinite."""
+    broken = [name for name, weight in hf.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+        raise BrokenModel(f"Weights that are NaN or infinite: {shown}. The files are damaged or training diverged; load another copy.")
+
+
+class _Probe:
+    """The runs that the checks compare. Differences are relative to the size of what is compared (at least 1)."""
+
+    def __init__(self, model: "Model") -> None:
+        self.model = model
+        generator = torch.Generator().manual_seed(0)
+        length = min(LENGTH, model.anatomy.max_positions or LENGTH)
+        self.tokens = torch.randint(model.anatomy.vocab, (2, length), generator=generator).to(model.device)
+        every = ["L*.pattern", "L*.v", "L*.z", "L*.attn_out", "L*.mlp_out", "L*.resid_pre", "L*.resid_post"]
+        self.open = model.run(self.tokens, record=every)
+        closed = [site for site in every if site not in ("L*.pattern", "L*.v")]
+        self.closed = model.run(self.tokens, record=closed)
+        wide = next(model.hf.parameters()).dtype in (torch.float32, torch.float64)
+        self.allowed = 1e-4 if wide else 0.05
+
+    def relative(self, pair: tuple[Tensor, Tensor]) -> float:
+        ours, theirs = (x.detach().float() for x in pair)
+        difference = (ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0)
+        return float("inf") if torch.isnan(difference) else float(difference)
+
+    def all(self) -> list[tuple[str, tuple[Tensor, Tensor], float]]:
+        checks: list[tuple[str, Callable[[], tuple[Tensor, Tensor]], float]] = [
+            ("hooks that do nothing leave the logits bit for bit", self.plain, 0.0),
+            ("logits with attention opened up", lambda: (self.open.require_logits, self.closed.require_logits), self.allowed),
+            ("no query sees the future", self.future, 0.0),
+            ("rows of a pattern sum to one", self.rows, self.allowed),
+            ("pattern @ v = z", self.read, self.allowed),
+            ("heads + bias = attention's output", self.heads, self.allowed),
+            ("embedding + everything added = final stream", self.stream, self.allowed),
+            ("padding on the left changes nothing", lambda: self.padded(left=True), self.allowed),
+            ("padding on the right changes nothing", lambda: self.padded(left=False), self.allowed),
+            ("gradients arrive", self.gradient, 0.0),
+        ]
+        return [(what, compare(), allowed) for what, compare, allowed in checks]
+
+    def plain(self) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            positions = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
+            mask = torch.ones_like(self.tokens)
+            theirs = self.model.hf(input_ids=self.tokens, attention_mask=mask, position_ids=positions, use_cache=False)
+        return self.closed.require_logits, theirs.logits
+
+    def future(self) -> tuple[Tensor, Tensor]:
+        later = self.open.stack("pattern").triu(diagonal=1)
+        return later, torch.zeros_like(later)
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        total = self.open.stack("pattern").sum(dim=-1)
+        return total, torch.ones_like(total)
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        ours = torch.einsum("lbhqk,lbkhd->lbqhd", self.open.stack("pattern"), self.open.stack("v"))
+        return ours, self.open.stack("z")
+
+    def heads(self) -> tuple[Tensor, Tensor]:
+        from innerworks.model.weights import W_O
+
+        written = []
+        for layer in range(self.model.anatomy.layers):
+            bias = getattr(self.model.block(layer).get_submodule(self.model.adapter.attention_out), "bias", None)
+            one = torch.einsum("bqhd,hdm->bqm", self.closed[f"L{layer}.z"], W_O(self.model, layer))
+            written.append(one if bias is None else one + bias)
+        return torch.stack(written), self.closed.stack("attn_out")
+
+    def stream(self) -> tuple[Tensor, Tensor]:
+        added = self.closed.stack("attn_out").sum(dim=0) + self.closed.stack("mlp_out").sum(dim=0)
+        return self.closed["embed"] + added, self.closed[f"L{self.model.anatomy.layers - 1}.resid_post"]
+
+    def padded(self, *, left: bool) -> tuple[Tensor, Tensor]:
+        """The second sequence cut short and run beside the first must equal it run alone."""
+        length = self.tokens.shape[1]
+        kept = length - length // 3
+        short = self.tokens[1:, :kept]
+        filler = self.tokens[1:, kept:]
+        row = torch.cat([filler, short] if left else [short, filler], dim=1)
+        mask = torch.ones_like(self.tokens, dtype=torch.bool)
+        where = slice(length - kept, None) if left else slice(0, kept)
+        mask[1] = False
+        mask[1, where] = True
+        together = self.model.run(torch.cat([self.tokens[:1], row]), mask=mask)
+        alone = self.model.run(short)
+        return together.require_logits[1, where], alone.require_logits[0]
+
+    def gradient(self) -> tuple[Tensor, Tensor]:
+        done = self.model.run(self.tokens, record=["embed", "L0.pattern"], logits="last", grad=True)
+        flows = torch.autograd.grad(done.require_logits.sum(), [done["L0.pattern"]], allow_unused=True)[0]
+        arrived = flows is not None and bool(flows.abs().sum() > 0)
+        return torch.tensor([0.0 if arrived else 1.0]), torch.zeros(1)

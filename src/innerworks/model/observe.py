@@ -1,0 +1,65 @@
+"""The Instrument: watches a pass over text, keeps sums that do not grow with it, and turns them into findings.
+
+States are named arrays of sums, so two shards of a reading merge by addition, and a scan can stop and go on anywhere.
+Per-unit sums have one row per unit; a shard that never saw a unit holds zeros there.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from innerworks.findings import Finding
+from innerworks.model.anatomy import Anatomy
+from innerworks.sites import Site
+from innerworks.text import Reading, TextBatch
+
+State = dict[str, Tensor]
+
+
+class Instrument(Protocol):
+    """What the engine asks of an instrument, in the order in which it asks."""
+
+    name: str
+    kinds: Sequence[str]  # the activations it wants to see, of every layer
+
+    def begin(self, anatomy: Anatomy, reading: Reading) -> State:
+        """An empty state: all sums zero."""
+        ...
+
+    def begin_batch(self, batch: TextBatch) -> None:
+        """Prepare what all layers share: reference masks, weights."""
+        ...
+
+    def observe(self, state: State, batch: TextBatch, site: Site, activation: Tensor, queries: slice) -> None:
+        """Add one layer's activation, for a block of queries, to the sums."""
+        ...
+
+    def end_batch(self, state: State, batch: TextBatch) -> None:
+        """Add what is counted once per batch."""
+        ...
+
+    def freeze(self, state: State) -> None:
+        """Discovery is over: choose whatever must be chosen before confirmation is seen."""
+        ...
+
+    def findings(self, state: State) -> list[Finding]:
+        """Decide."""
+        ...
+
+
+def merge(a: State, b: State) -> State:
+    """Add up the states of two shards."""
+    return {name: a[name] + b[name] for name in a}
+
+
+def numpy(state: State) -> dict[str, np.ndarray]:
+    """The sums as NumPy arrays, for pure code."""
+    return {name: tensor.numpy(force=True) for name, tensor in state.items()}
+
+
+def zeros(*shape: int) -> Tensor:
+    """An empty sum."""
+    return torch.zeros(shape, dtype=torch.float64)

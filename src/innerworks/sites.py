@@ -1,0 +1,149 @@
+"""Places in a model, with one spelling everywhere: code, tables, figures, URLs, command line.
+
+`L5.resid_post` the stream after block 5 · `L5H3` head 3 of layer 5 · `L5H3.pattern` what it attends to · `L5N812` a neuron ·
+`L5.mlp_out` a sub-layer's output · `L5` a layer · `embed`, `logits`, `model`. Layers, heads and neurons count from zero.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from innerworks.errors import UnknownSite, near_misses
+
+AXES = ("batch", "seq", "key", "layer", "head", "kv_head", "d_head", "d_model", "neuron", "feature", "vocab", "site")
+
+Axes = tuple[str, ...]
+
+#: kind -> the axes of the recorded tensor, and what it is. `head` and `neuron` axes can be narrowed to one (`L5H3.z`).
+KINDS: dict[str, tuple[Axes, str]] = {
+    "embed": (("batch", "seq", "d_model"), "the stream entering block 0: token (and learned position) embeddings"),
+    "resid_pre": (("batch", "seq", "d_model"), "the stream entering the block"),
+    "resid_mid": (("batch", "seq", "d_model"), "the stream between attention and feed-forward (recorded only)"),
+    "resid_post": (("batch", "seq", "d_model"), "the stream leaving the block"),
+    "attn_out": (("batch", "seq", "d_model"), "what attention adds to the stream, output bias included"),
+    "mlp_out": (("batch", "seq", "d_model"), "what the feed-forward adds to the stream, output bias included"),
+    "q": (("batch", "seq", "head", "d_head"), "queries as they enter the score, after any rotation"),
+    "k": (("batch", "seq", "head", "d_head"), "keys as they enter the score, repeated to one per query head"),
+    "v": (("batch", "seq", "head", "d_head"), "values, repeated to one per query head"),
+    "pattern": (("batch", "head", "seq", "key"), "attention probabilities, after the softmax"),
+    "z": (("batch", "seq", "head", "d_head"), "what each head read: pattern @ v, before the output projection"),
+    "neurons": (("batch", "seq", "neuron"), "feed-forward activations: the input of the down projection"),
+    "logits": (("batch", "seq", "vocab"), "the scores of the next token"),
+}
+WHOLE_MODEL = ("embed", "logits", "model")
+LAYER_KINDS = tuple(kind for kind in KINDS if kind not in WHOLE_MODEL)
+
+_SITE = re.compile(r"L(?P<layer>\d+)(?:H(?P<head>\d+)|N(?P<neuron>\d+))?(?:\.(?P<kind>[a-z_]+))?(?:\.F(?P<feature>\d+))?")
+_PATTERN = re.compile(r"L(?P<layer>\d+|\*)(?:H(?P<head>\d+|\*))?\.(?P<kind>[a-z_]+)")
+_TRANSFORMER_LENS = {
+    "hook_resid_pre": "resid_pre",
+    "hook_resid_mid": "resid_mid",
+    "hook_resid_post": "resid_post",
+    "hook_attn_out": "attn_out",
+    "hook_mlp_out": "mlp_out",
+    "attn.hook_rot_q": "q",
+    "attn.hook_rot_k": "k",
+    "attn.hook_v": "v",
+    "attn.hook_pattern": "pattern",
+    "attn.hook_z": "z",
+    "mlp.hook_post": "neurons",
+}
+_FROM_TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+|\*)\.(?P<hook>[a-z_.]+)")
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """One place in a model. Build it with `Site.parse`, print it with `str`; the two are inverse.
+
+    >>> Site.parse("L5H3.pattern")
+    Site(layer=5, head=3, neuron=None, feature=None, kind='pattern')
+    >>> str(Site(layer=5, neuron=812))
+    'L5N812'
+    >>> str(Site.parse("blocks.5.attn.hook_z"))
+    'L5.z'
+    """
+
+    layer: int | None = None
+    head: int | None = None
+    neuron: int | None = None
+    feature: int | None = None
+    kind: str | None = None
+
+    @classmethod
+    def parse(cls, text: "str | Site") -> "Site":
+        """Read a site as printed, or a TransformerLens hook name. Raises UnknownSite with near misses."""
+        if isinstance(text, Site):
+            return text
+        if text in WHOLE_MODEL:
+            return cls(kind=text)
+        match = _SITE.fullmatch(translate(text))
+        if match is None:
+            raise UnknownSite(f"{text!r} is not a place in a model. Places look like L5.resid_post, L5H3.pattern, L5N812 or embed.")
+        parts = match.groupdict()
+        if parts["kind"] is not None and parts["kind"] not in LAYER_KINDS:
+            raise UnknownSite(f"{text!r}: no kind of site is called {parts['kind']!r}.{near_misses(parts['kind'], LAYER_KINDS)}")
+        number = {axis: int(parts[axis]) if parts[axis] else None for axis in ("layer", "head", "neuron", "feature")}
+        return cls(**number, kind=parts["kind"])
+
+    def __str__(self) -> str:
+        if self.layer is None:
+            return self.kind or "model"
+        text = f"L{self.layer}"
+        text += f"H{self.head}" if self.head is not None else ""
+        text += f"N{self.neuron}" if self.neuron is not None else ""
+        text += f".{self.kind}" if self.kind else ""
+        return text + (f".F{self.feature}" if self.feature is not None else "")
+
+    @property
+    def activation(self) -> str:
+        """The kind of activation this site stands for: a bare head means its `z`, a bare neuron `neurons`."""
+        if self.kind is not None:
+            return self.kind
+        if self.head is not None:
+            return "z"
+        if self.neuron is not None:
+            return "neurons"
+        raise UnknownSite(f"{self} is a layer: say which of its activations, e.g. {self}.resid_post or {self}.attn_out.")
+
+    def to_transformer_lens(self) -> str:
+        """The TransformerLens hook name of this activation (`blocks.5.attn.hook_z`); a head or neuron index is dropped."""
+        if self.layer is None:
+            raise UnknownSite(f"{self} has no TransformerLens hook name with the same meaning.")
+        hook = {ours: theirs for theirs, ours in _TRANSFORMER_LENS.items()}[self.activation]
+        return f"blocks.{self.layer}.{hook}"
+
+
+def head_site(layer: int, head: int) -> str:
+    """Return the name of a head, `L10H7`."""
+    return f"L{layer}H{head}"
+
+
+def translate(text: str) -> str:
+    """Turn a TransformerLens hook name into ours; leave anything else alone."""
+    match = _FROM_TRANSFORMER_LENS.fullmatch(text)
+    if match is None:
+        return text
+    if match["hook"] in ("attn.hook_q", "attn.hook_k"):
+        raise UnknownSite(f"{text!r} is a projection before the rotation, which is not a site. blocks.N.attn.hook_rot_q (our LN.q) is.")
+    kind = _TRANSFORMER_LENS.get(match["hook"])
+    if kind is None:
+        raise UnknownSite(f"No site has the meaning of {text!r}.{near_misses(match['hook'], _TRANSFORMER_LENS)}")
+    return f"L{match['layer']}.{kind}"
+
+
+def expand(patterns: Iterable[str | Site], *, layers: int, heads: int) -> list[Site]:
+    """Spell out wildcards: `L*.resid_post` is one site per layer, `L2H*.z` one per head of layer 2."""
+    sites: list[Site] = []
+    for pattern in patterns:
+        if isinstance(pattern, Site):
+            sites.append(pattern)
+            continue
+        match = _PATTERN.fullmatch(translate(pattern))
+        if match is None or "*" not in pattern:
+            sites.append(Site.parse(pattern))
+            continue
+        which = range(layers) if match["layer"] == "*" else (int(match["layer"]),)
+        what = (None,) if match["head"] is None else range(heads) if match["head"] == "*" else (int(match["head"]),)
+        sites += [Site.parse(f"L{layer}{'' if head is None else f'H{head}'}.{match['kind']}") for layer in which for head in what]
+    return sites
+

@@ -1,0 +1,275 @@
+"""How innerworks decides: units, intervals, tests against a floor, false-discovery control, rungs 2 and 3.
+
+The unit is the document (or one generated sequence), never the token. Half of the units discover, the other half confirm.
+An effect must exceed its *floor*, not zero; p comes from a t test over units, stratified by domain. Nothing here knows
+what was measured, and nothing is tuned to a model: every constant stands in `CONSTANTS`.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+Array = NDArray[np.float64]
+Half = Literal["discovery", "confirmation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constants:
+    """Every number a decision depends on, fixed before any model was seen."""
+
+    level: float = 0.05  # false-discovery rate, and two-sided level of intervals
+    candidate_t: float = 2.0  # a candidate's effect on discovery, in standard errors
+    least_units: int = 12  # fewer units decide nothing
+    positive_share: float = 2 / 3  # share of units whose effect must be positive
+    stratified_from: int = 8  # units per stratum from which the stratified variance is used
+    mde_p: float = 0.005  # the minimum detectable effect is that found at this p ...
+    mde_power: float = 0.90  # ... with this probability
+    first_row: int = 2  # rows (queries) before this are left out of content masks
+    first_row_positional: int = 16  # and before this out of offsets and sinks
+    harm_floor: float = 0.02  # nats per token, or attention mass, for rung 2
+    controls: int = 20  # matched components a harm is compared with
+    matched_factor: float = 2.0  # how alike a control's removed norm should be (else it is noted)
+    joint_members: int = 8  # the strongest labels that are tried jointly
+    collateral_limit: float = 0.01  # nats of harm elsewhere that still count as little
+    collateral_quantile: float = 0.75  # or this quantile of the controls' harm elsewhere
+    least_collateral: float = 0.002  # nats: denominator of the selectivity ratio is at least this
+    selectivity_ratio: float = 3.0  # harm must be this many times the harm elsewhere
+    bootstrap_draws: int = 2000
+
+
+CONSTANTS = Constants()
+
+
+# --- units -------------------------------------------------------------------------------------------------------
+
+
+def deal_halves(texts: Sequence[str], strata: Sequence[str]) -> list[Half]:
+    """Deal units to halves: within each stratum, sorted by SHA-256 of the text, alternately.
+
+    Independent of the order in which the units come, and both halves see every stratum.
+    """
+    halves: list[Half] = ["discovery"] * len(texts)
+    by_stratum: dict[str, list[int]] = defaultdict(list)
+    for unit, stratum in enumerate(strata):
+        by_stratum[stratum].append(unit)
+    for units in by_stratum.values():
+        order = sorted(units, key=lambda unit: hashlib.sha256(texts[unit].encode()).hexdigest())
+        for unit in order[1::2]:
+            halves[unit] = "confirmation"
+    return halves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over units with its uncertainty; arrays have one entry per component."""
+
+    mean: Array
+    se: Array
+    n: int
+    df: int
+    positive: Array  # share of units above zero
+
+    @property
+    def low(self) -> Array:
+        """Lower end of the 95 % interval."""
+        return self.mean - stdtrit(self.df, 1 - CONSTANTS.level / 2) * self.se
+
+    @property
+    def high(self) -> Array:
+        """Upper end of the 95 % interval."""
+        return self.mean + stdtrit(self.df, 1 - CONSTANTS.level / 2) * self.se
+
+    def p_above(self, floor: float) -> Array:
+        """p of "the effect is at most the floor", upper tail; 1 where the guards on n and on the sign fail."""
+        p = upper_tail(self.mean - floor, self.se, self.df)
+        guarded = (self.positive >= CONSTANTS.positive_share) & (self.n >= CONSTANTS.least_units)
+        return np.where(guarded, p, 1.0)
+
+    def mde(self, floor: float) -> Array:
+        """The smallest true effect that would be found at p .005 with probability .9."""
+        return floor + (stdtrit(self.df, 1 - CONSTANTS.mde_p) + stdtrit(self.df, CONSTANTS.mde_power)) * self.se
+
+
+def estimate(effects: Array, strata: Sequence[str]) -> Estimate:
+    """Average effects `[unit, ...]` over units; the variance within strata when each has at least 8 units.
+
+    `se = s / sqrt(n)` with `s² = sum over strata and units of (D - stratum mean)² / (n - G)`. With fewer than 8 units
+    in some stratum the stratified t is too liberal, and the plain standard deviation is used.
+    """
+    effects = np.asarray(effects, dtype=np.float64)
+    n = len(effects)
+    if n < 2:
+        nothing = np.full(effects.shape[1:], np.nan)
+        return Estimate(mean=nothing, se=nothing, n=n, df=1, positive=nothing)
+    names, group = np.unique(np.asarray(strata), return_inverse=True)
+    sizes = np.bincount(group)
+    if sizes.min() < CONSTANTS.stratified_from:
+        names, group = names[:1], np.zeros(n, dtype=int)
+    centred = effects.copy()
+    for g in range(len(names)):
+        centred[group == g] -= effects[group == g].mean(axis=0)
+    df = n - len(names)
+    return Estimate(
+        mean=effects.mean(axis=0),
+        se=np.sqrt((centred**2).sum(axis=0) / df / n),
+        n=n,
+        df=df,
+        positive=(effects > 0).mean(axis=0),
+    )
+
+
+def upper_tail(gap: Array | float, se: Array | float, df: int) -> Array:
+    """p of a t statistic `gap / se`, upper tail; without any spread it is 0 above the gap's zero and 1 at or below."""
+    gap, se = np.broadcast_arrays(np.asarray(gap, dtype=np.float64), np.asarray(se, dtype=np.float64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(se > 0, gap / np.where(se > 0, se, 1.0), np.where(gap > 0, np.inf, -np.inf))
+    return np.where(np.isnan(gap) | np.isnan(se), 1.0, stdtr(df, -t))
+
+
+# --- false discoveries -------------------------------------------------------------------------------------------
+
+
+def adjust(p: Array) -> Array:
+    """Benjamini-Hochberg adjusted p values: the smallest level at which each would be rejected."""
+    p = np.asarray(p, dtype=np.float64)
+    if p.size == 0:
+        return p
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * p.size / np.arange(1, p.size + 1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    return adjusted
+
+
+def simes(p: Array) -> float:
+    """p of "nothing in this family is there": `min_k m p_(k) / k`, and 1 for an empty family."""
+    return float(adjust(p).min()) if len(p) else 1.0
+
+
+def family_q(p_by_family: Mapping[str, Array]) -> dict[str, Array]:
+    """Two-level false-discovery control: families by Simes and BH, then BH within the selected ones.
+
+    `q = min(1, p_BH * F / R)` with F families, R of them selected; a label needs q <= .05.
+    """
+    families = list(p_by_family)
+    of_family = np.array([simes(p_by_family[family]) for family in families])
+    selected = int((adjust(of_family) <= CONSTANTS.level).sum())
+    factor = len(families) / max(selected, 1)
+    return {family: np.minimum(1.0, adjust(p_by_family[family]) * factor) for family in families}
+
+
+# --- rung 2: necessary -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Necessity:
+    """What happens without a component, against what happens without its matched controls."""
+
+    harm: float  # mean over units of the metric's rise (or fall) when the component is ablated
+    excess: float  # harm minus the controls' mean harm
+    excess_low: float
+    excess_high: float
+    control: float  # the controls' mean harm
+    n: int
+    mde: float
+    p_units: float
+    p_controls: float
+    above_all: bool  # above every single control: the guard that makes p_controls mean anything
+
+    @property
+    def p(self) -> float:
+        """The larger of the two p values, or 1 where the guard fails."""
+        return max(self.p_units, self.p_controls) if self.above_all else 1.0
+
+
+def necessity(harm: Array, controls: Array, strata: Sequence[str]) -> Necessity:
+    """Is the harm of an ablation beyond that of its controls?
+
+    harm: `[unit]`; controls: `[control, unit]`. Over units: t of `harm - mean of controls` against the floor.
+    Over controls: t with K - 1 degrees of freedom of the harm as one more draw from the controls.
+    """
+    excess = estimate(harm - controls.mean(axis=0), strata)
+    per_control = controls.mean(axis=1)
+    spread = per_control.std(ddof=1) * np.sqrt(1 + 1 / len(per_control))
+    return Necessity(
+        harm=float(harm.mean()),
+        excess=float(excess.mean),
+        excess_low=float(excess.low),
+        excess_high=float(excess.high),
+        control=float(per_control.mean()),
+        n=excess.n,
+        mde=float(excess.mde(CONSTANTS.harm_floor)),
+        p_units=float(excess.p_above(CONSTANTS.harm_floor)),
+        p_controls=float(upper_tail(harm.mean() - per_control.mean(), spread, len(per_control) - 1)),
+        above_all=bool(harm.mean() > per_control.max()),
+    )
+
+
+# --- rung 3: selective -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selectivity:
+    """Does the ablation harm little else? A non-inferiority test, not a missing star."""
+
+    verdict: Literal["pass", "fail", "not decided"]
+    elsewhere: float  # nats of harm where the behaviour does not apply
+    elsewhere_low: float  # one-sided 95 % bounds
+    elsewhere_high: float
+    limit: float
+    ratio: float  # harm / harm elsewhere
+    ratio_low: float  # bootstrap 5 % bound
+    ratio_high: float
+    n: int
+
+
+def selectivity(
+    harm: Array,
+    harm_strata: Sequence[str],
+    elsewhere: Array,
+    elsewhere_strata: Sequence[str],
+    controls_elsewhere: Array,
+    rng: np.random.Generator,
+) -> Selectivity:
+    """Compare harm `[unit]` (nats) with harm elsewhere `[unit]`; controls_elsewhere holds one mean per control."""
+    c = CONSTANTS
+    outside = estimate(elsewhere, elsewhere_strata)
+    reach = float(stdtrit(outside.df, 1 - c.level) * outside.se)
+    low, high = float(outside.mean) - reach, float(outside.mean) + reach
+    limit = max(c.collateral_limit, float(np.quantile(controls_elsewhere, c.collateral_quantile)))
+    above = bootstrap_means(harm, harm_strata, rng)
+    below = np.maximum(bootstrap_means(elsewhere, elsewhere_strata, rng), c.least_collateral)
+    ratio_low, ratio_high = (float(x) for x in np.quantile(above / below, [c.level, 1 - c.level]))
+    verdict: Literal["pass", "fail", "not decided"] = "not decided"
+    if high <= limit and ratio_low >= c.selectivity_ratio:
+        verdict = "pass"
+    elif low > limit or ratio_high < c.selectivity_ratio:
+        verdict = "fail"
+    return Selectivity(
+        verdict=verdict,
+        elsewhere=float(outside.mean),
+        elsewhere_low=low,
+        elsewhere_high=high,
+        limit=limit,
+        ratio=float(harm.mean() / max(elsewhere.mean(), c.least_collateral)),
+        ratio_low=ratio_low,
+        ratio_high=ratio_high,
+        n=outside.n,
+    )
+
+
+def bootstrap_means(values: Array, strata: Sequence[str], rng: np.random.Generator) -> Array:
+    """Means of resampled units, drawn within strata: one number per draw."""
+    names = np.asarray(strata)
+    total = np.zeros(CONSTANTS.bootstrap_draws)
+    for stratum in np.unique(names):
+        units = values[names == stratum]
+        drawn = rng.integers(len(units), size=(CONSTANTS.bootstrap_draws, len(units)))
+        total += units[drawn].sum(axis=1)
+    return total / len(values)

@@ -1,0 +1,188 @@
+"""How text reaches a model: fixed windows, batched so that every document has others of its kind beside it.
+
+1. Each document is cut into windows of at most `window` tokens, each opened as the tokenizer opens a text (its BOS, if any).
+2. Units (documents, sequences) are dealt to a discovery and a confirmation half within their stratum.
+3. A batch holds windows of one stratum and half. Its neighbours are what the pattern swap compares a document with.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from innerworks.errors import TextError
+from innerworks.stats import CONSTANTS, Half, deal_halves
+from innerworks.text.corpus import Corpus
+from innerworks.text.pieces import word_of_each_token
+from innerworks.text.repeats import LENGTH, ordinary_tokens, random_repeats
+
+WINDOW = 256  # tokens
+SHORTEST = 32  # tokens: a last window with fewer is left out, unless it is the only one
+BATCH = 8  # windows
+SEQUENCES = 64  # generated sequences with a repeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What is counted: a document (with all its windows) or a generated sequence."""
+
+    id: str
+    stratum: str
+    material: str  # text or random
+    half: Half
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A stretch of tokens of one unit. `alike`: windows with the same number must not be compared with one another."""
+
+    unit: int
+    tokens: tuple[int, ...]
+    words: tuple[int | None, ...]  # the word each token is a piece of
+    alike: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBatch:
+    """Windows of one stratum and half, padded on the right."""
+
+    tokens: Int[Tensor, "batch seq"]
+    mask: Bool[Tensor, "batch seq"]
+    units: Int[Tensor, " batch"]
+    alike: Int[Tensor, " batch"]
+    material: str
+    stratum: str
+    half: Half
+
+    @property
+    def size(self) -> int:
+        """How many real tokens it holds."""
+        return int(self.mask.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Everything that is to be read: units and their windows, in a fixed order."""
+
+    units: tuple[Unit, ...]
+    windows: tuple[Window, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are in all."""
+        return sum(len(window.tokens) for window in self.windows)
+
+    def batches(self, half: Half, *, size: int = BATCH) -> list[TextBatch]:
+        """The batches of one half, always in the same order."""
+        groups: dict[tuple[str, str], list[Window]] = defaultdict(list)
+        for window in self.windows:
+            unit = self.units[window.unit]
+            if unit.half == half:
+                groups[unit.material, unit.stratum].append(window)
+        return [
+            self._batch(windows, material, stratum, half)
+            for (material, stratum), group in groups.items()
+            for windows in _even_parts(group, size)
+        ]
+
+    def _batch(self, windows: list[Window], material: str, stratum: str, half: Half) -> TextBatch:
+        longest = max(len(window.tokens) for window in windows)
+        padded = [[*window.tokens, *[0] * (longest - len(window.tokens))] for window in windows]
+        lengths = torch.tensor([len(window.tokens) for window in windows])
+        return TextBatch(
+            tokens=torch.tensor(padded),
+            mask=torch.arange(longest) < lengths[:, None],
+            units=torch.tensor([window.unit for window in windows]),
+            alike=torch.tensor([window.alike for window in windows]),
+            material=material,
+            stratum=stratum,
+            half=half,
+        )
+
+
+def read(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    vocab: int,
+    max_positions: int | None,
+    window: int = WINDOW,
+    sequences: int = SEQUENCES,
+    seed: int = 0,
+) -> Reading:
+    """Prepare a corpus and generated repeats for a model with this tokenizer and context."""
+    opening = opening_tokens(tokenizer)
+    window = min(window, max_positions or window)
+    text_units, text_windows = _documents(corpus, tokenizer, opening, window)
+    room = (max_positions or LENGTH + len(opening)) - len(opening)
+    repeats = random_repeats(ordinary_tokens(tokenizer, vocab), sequences, seed=seed, longest=room)
+    halves = deal_halves([str(repeat.tokens) for repeat in repeats], ["random"] * len(repeats))
+    units, windows = list(text_units), list(text_windows)
+    for i, repeat in enumerate(repeats):
+        tokens = (*opening, *repeat.tokens)
+        windows.append(Window(unit=len(units), tokens=tokens, words=(None,) * len(tokens), alike=repeat.gap))
+        units.append(Unit(id=f"random/{i:02d}", stratum="random", material="random", half=halves[i]))
+    return Reading(units=tuple(units), windows=tuple(windows))
+
+
+def _documents(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, opening: tuple[int, ...], window: int
+) -> tuple[list[Unit], list[Window]]:
+    texts: dict[str, str] = defaultdict(str)
+    strata: dict[str, str] = {}
+    for document in corpus.documents:
+        texts[document.unit] += document.text
+        strata.setdefault(document.unit, document.domain)
+    names = list(texts)
+    halves = deal_halves([texts[name] for name in names], [strata[name] for name in names])
+    least = min(halves.count("discovery"), halves.count("confirmation"))
+    if least < CONSTANTS.least_units:
+        raise TextError(
+            f"{corpus.name} has {len(names)} documents; {2 * CONSTANTS.least_units} are the least on which anything can be decided "
+            f"({CONSTANTS.least_units} to discover, {CONSTANTS.least_units} to confirm). A .txt file holds several, separated by lines of %%."
+        )
+    units = [Unit(id=n, stratum=strata[n], material="text", half=h) for n, h in zip(names, halves, strict=True)]
+    number = {name: i for i, name in enumerate(names)}
+    by_rank: list[tuple[int, int, Window]] = []
+    for document in corpus.documents:
+        for rank, (tokens, words) in enumerate(_windows(document.text, tokenizer, opening, window)):
+            unit = number[document.unit]
+            by_rank.append((rank, unit, Window(unit=unit, tokens=tokens, words=words, alike=unit)))
+    by_rank.sort(key=lambda entry: entry[:2])
+    return units, [entry[2] for entry in by_rank]
+
+
+def _windows(
+    text: str, tokenizer: PreTrainedTokenizerBase, opening: tuple[int, ...], window: int
+) -> Iterator[tuple[tuple[int, ...], tuple[int | None, ...]]]:
+    if not tokenizer.is_fast:
+        raise TextError(
+            f"{type(tokenizer).__name__} cannot say which characters its tokens cover (no offsets). "
+            "Use the fast tokenizer of this model: a folder with tokenizer.json, or AutoTokenizer with use_fast=True."
+        )
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, words = encoded["input_ids"], word_of_each_token(text, encoded["offset_mapping"])
+    room = window - len(opening)
+    for start in range(0, len(ids), room):
+        part = slice(start, start + room)
+        if start and len(ids[part]) < SHORTEST:
+            return
+        yield (*opening, *ids[part]), (*[None] * len(opening), *words[part])
+
+
+def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What the tokenizer itself puts before a text: its BOS, or nothing (Qwen, SmolLM2)."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    return tuple(full[: next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)])
+
+
+def _even_parts(windows: list[Window], size: int) -> Iterator[list[Window]]:
+    """Cut into as few parts of at most `size` as possible, as equal as possible: a lone last window would have no partner."""
+    parts = -(-len(windows) // size)
+    for i in range(parts):
+        yield windows[i * len(windows) // parts : (i + 1) * len(windows) // parts]
