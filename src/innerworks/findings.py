@@ -58,8 +58,8 @@ class Finding:
     null: float
     null_kind: str
     floor: float
-    p: float
-    mde: float
+    p: float | None
+    mde: float | None
     q: float | None = None
     rung: int = 0
     target: str | None = None

@@ -27,24 +27,34 @@ Candidates = NDArray[np.bool_]
 class HeadsByUnit:
     """Mean attention mass per row of each head, on each measure's targets, in each unit.
 
-    mass: `[unit, measure, layer, head]`, NaN where a unit has no row that applies. The other fields have one entry per unit.
+    total: `[unit, measure, layer, head]` summed over rows, as kept in an atlas; mass: the means, NaN where a unit has no row
+    that applies. The fields without axes named have one entry per unit.
     """
 
+    total: NDArray[np.float32]
+    rows: NDArray[np.float32]  # [unit, measure]: rows behind each mean
     mass: Array
-    rows: Array  # [unit, measure]: rows behind each mean
     ids: tuple[str, ...]
     strata: NDArray[np.str_]
     materials: NDArray[np.str_]
     halves: NDArray[np.str_]
 
     @classmethod
-    def of(cls, total: Array, rows: Array, units: Sequence[tuple[str, str, str, str]]) -> "HeadsByUnit":
+    def of(
+        cls, total: NDArray[np.float32], rows: NDArray[np.float32], units: Sequence[Sequence[str]]
+    ) -> "HeadsByUnit":
         """Divide sums by their rows; units are (id, stratum, material, half)."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            mass = total / rows[:, :, None, None]
+            mass = total.astype(np.float64) / rows[:, :, None, None]
         ids, strata, materials, halves = zip(*units, strict=True)
         return cls(
-            mass=mass, rows=rows, ids=ids, strata=np.array(strata), materials=np.array(materials), halves=np.array(halves)
+            total=total,
+            rows=rows,
+            mass=mass,
+            ids=ids,
+            strata=np.array(strata),
+            materials=np.array(materials),
+            halves=np.array(halves),
         )
 
     def measured(self, measure: str, material: str, half: Half) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ It does not say what a head writes, nor whether anything depends on it: see `eff
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -76,9 +77,10 @@ class Patterns:
 
 
 def heads_by_unit(state: State, reading: Reading) -> HeadsByUnit:
-    """The sums of a state as averages per unit, with what is known of the units."""
+    """The sums of a state, as an atlas keeps them, with what is known of the units."""
     arrays = numpy(state)
-    return HeadsByUnit.of(arrays["mass"], arrays["rows"], [(u.id, u.stratum, u.material, u.half) for u in reading.units])
+    mass, rows = (arrays[name].astype(np.float32) for name in ("mass", "rows"))
+    return HeadsByUnit.of(mass, rows, [(unit.id, unit.stratum, unit.material, unit.half) for unit in reading.units])
 
 
 def _references(batch: TextBatch) -> _References:

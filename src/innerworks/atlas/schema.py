@@ -1,0 +1,24 @@
+"""The files of an atlas, and what each holds.
+
+manifest.json                     what was scanned, how, with which versions; written last: a folder without it is unfinished
+findings.parquet                  one row per measured statement (`innerworks.findings.COLUMNS`)
+examples.parquet                  real text on which a labelled head shows its behaviour: `behaviour site unit tokens array`
+arrays/heads_by_unit.safetensors  `mass [unit, measure, layer, head]`, `rows [unit, measure]`; units and measures as metadata
+arrays/ablations.safetensors      `SET/metric [unit]`: each metric without a set of heads (`clean` for none); `removed/material [layer, head]`
+arrays/patterns.safetensors       attention patterns of the examples, `[query, key]` each, by the name in `examples.array`
+report.html                       one page, no network
+
+While a scan is under way the folder also holds `partial/`, from which it can be taken up again.
+"""
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+FINDINGS = "findings.parquet"
+EXAMPLES = "examples.parquet"
+HEADS_BY_UNIT = "arrays/heads_by_unit.safetensors"
+ABLATIONS = "arrays/ablations.safetensors"
+PATTERNS = "arrays/patterns.safetensors"
+REPORT = "report.html"
+PARTIAL = "partial"
+
+EXAMPLE_COLUMNS = {"behaviour": "String", "site": "String", "unit": "String", "tokens": "List", "array": "String"}

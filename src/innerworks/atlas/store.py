@@ -1,0 +1,224 @@
+"""Read and write an atlas: parquet, safetensors and JSON in a folder; never pickle.
+
+Every file appears whole or not at all (temporary name, fsync, rename).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from innerworks.atlas import schema
+from innerworks.errors import AtlasError
+from innerworks.findings import COLUMNS, Finding, frame
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A stretch of real text and a head's pattern `[query, key]` on it."""
+
+    behaviour: str
+    site: str
+    unit: str
+    tokens: tuple[str, ...]
+    pattern: np.ndarray
+
+
+class Atlas:
+    """A finished atlas, opened for reading. Needs no torch.
+
+    >>> atlas = Atlas.open("smollm2.atlas")         # doctest: +SKIP
+    >>> atlas.labels.filter(pl.col("rung") == 3)    # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Atlas":
+        """Open a finished atlas; raises AtlasError for anything else."""
+        path = Path(path)
+        if not path.is_dir():
+            raise AtlasError(f"There is no folder {path}. Make an atlas with: innerworks scan -o {path}")
+        if not (path / schema.MANIFEST).is_file():
+            if (path / schema.PARTIAL).is_dir():
+                raise AtlasError(f"{path} is the beginning of an atlas, not a finished one. Go on with: innerworks scan -o {path} --resume")
+            raise AtlasError(f"{path} is no atlas: it has no {schema.MANIFEST}.")
+        try:
+            manifest = json.loads((path / schema.MANIFEST).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise AtlasError(f"{path / schema.MANIFEST} is damaged: {error}. Scan again.") from error
+        if manifest.get("schema") != schema.SCHEMA_VERSION:
+            raise AtlasError(
+                f"{path} has schema {manifest.get('schema')}, this version of innerworks reads {schema.SCHEMA_VERSION}. Scan again."
+            )
+        return cls(path, manifest)
+
+    def _table(self, name: str) -> pl.DataFrame:
+        try:
+            return pl.read_parquet(self.path / name)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise AtlasError(f"{self.path / name} is missing or damaged: {error}. Scan again.") from error
+
+    @cached_property
+    def findings(self) -> pl.DataFrame:
+        """Every measured statement; columns in `innerworks.findings.COLUMNS`."""
+        return self._table(schema.FINDINGS)
+
+    @cached_property
+    def labels(self) -> pl.DataFrame:
+        """One row per label: behaviour, site, rung, q, and the attention effect on each material (`effect_text`, ...)."""
+        seen = self.findings.filter((pl.col("measure") == "attention") & (pl.col("rung") >= 1))
+        keys = ["behaviour", "site", "layer", "index", "rung", "q", "note"]
+        wide = seen.pivot(on="material", index=keys, values=["effect", "value"])
+        for material in ("text", "random"):
+            for value in ("effect", "value"):
+                name = f"{value}_{material}"
+                if name not in wide.columns:
+                    plain = pl.col(material) if material in wide.columns and value == "effect" else pl.lit(None, dtype=pl.Float64)
+                    wide = wide.with_columns(plain.alias(name))
+        return wide.sort("behaviour", "rung", "q", descending=[False, True, False])
+
+    @cached_property
+    def heads(self) -> pl.DataFrame:
+        """Attention mass of every head for every kind and material: the rows behind the labels."""
+        return self.findings.filter((pl.col("chapter") == "heads") & (pl.col("measure") == "attention"))
+
+    @property
+    def examples(self) -> list[Example]:
+        """Real text on which labelled heads show what they do."""
+        table = self._table(schema.EXAMPLES)
+        if table.is_empty():
+            return []
+        patterns, _ = self.arrays(schema.PATTERNS)
+        return [
+            Example(row["behaviour"], row["site"], row["unit"], tuple(row["tokens"]), patterns[row["array"]])
+            for row in table.iter_rows(named=True)
+        ]
+
+    def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """Arrays of one file, and its metadata."""
+        try:
+            with safe_open(self.path / name, framework="numpy") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+        except Exception as error:  # safetensors raises a type of its own
+            raise AtlasError(f"{self.path / name} is missing or damaged: {error}. Scan again.") from error
+
+
+class Unfinished:
+    """An atlas being written. `finish` writes the manifest, which makes it one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: str | Path, settings: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> "Unfinished":
+        """Claim a folder before any work is done; what cannot be written to is found out now.
+
+        settings: what the scan is of; a scan is only resumed with the same.
+        """
+        path = Path(path)
+        try:
+            if force and _is_ours(path):
+                shutil.rmtree(path)
+            cls._refuse_taken(path, settings, resume)
+            (path / "arrays").mkdir(parents=True, exist_ok=True)
+            (path / schema.PARTIAL).mkdir(exist_ok=True)
+            made = cls(path)
+            made.write(f"{schema.PARTIAL}/settings.json", _json(settings))
+        except OSError as error:
+            raise AtlasError(f"{path} cannot be written: {error.strerror}. Give another folder with -o.") from error
+        return made
+
+    @staticmethod
+    def _refuse_taken(path: Path, settings: Mapping[str, Any], resume: bool) -> None:
+        partial = path / schema.PARTIAL / "settings.json"
+        if (path / schema.MANIFEST).exists():
+            raise AtlasError(f"{path} is a finished atlas already. Give another folder with -o, or --force to replace it.")
+        if partial.exists():
+            if not resume:
+                raise AtlasError(f"{path} holds a scan that was not finished. Add --resume to go on with it, or --force to start again.")
+            before = json.loads(partial.read_text(encoding="utf-8"))
+            now = json.loads(_json(settings))
+            other = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+            if other:
+                raise AtlasError(f"The unfinished scan in {path} was of something else ({', '.join(other)} differ). Use the same options, or --force.")
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise AtlasError(f"{path} exists and is no atlas: it is left alone. Give another folder with -o.")
+        elif resume and not path.exists():
+            raise AtlasError(f"There is nothing to resume in {path}.")
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write one file, whole or not at all."""
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise AtlasError(
+                f"{target} could not be written: {error.strerror}. What was scanned so far is kept; make room and add --resume."
+            ) from error
+
+    def write_findings(self, findings: Sequence[Finding]) -> None:
+        """Write `findings.parquet`."""
+        self._write_table(schema.FINDINGS, frame(findings).select(list(COLUMNS)))
+
+    def write_examples(self, examples: Sequence[Example]) -> None:
+        """Write `examples.parquet` and the patterns beside it."""
+        names = [f"{one.site}/{one.behaviour}/{i}" for i, one in enumerate(examples)]
+        rows = [
+            {"behaviour": one.behaviour, "site": one.site, "unit": one.unit, "tokens": list(one.tokens), "array": name}
+            for one, name in zip(examples, names, strict=True)
+        ]
+        types = {name: pl.List(pl.String) if kind == "List" else pl.String for name, kind in schema.EXAMPLE_COLUMNS.items()}
+        self._write_table(schema.EXAMPLES, pl.DataFrame(rows, schema=types))
+        patterns = {name: one.pattern.astype(np.float16) for one, name in zip(examples, names, strict=True)}
+        self.write_arrays(schema.PATTERNS, patterns)
+
+    def write_arrays(self, name: str, arrays: Arrays, metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a safetensors file; metadata values are stored as JSON."""
+        text = {key: json.dumps(value) for key, value in (metadata or {}).items()}
+        self.write(name, save({key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata=text))
+
+    def read_arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Arrays and metadata written earlier, or None."""
+        if not (self.path / name).is_file():
+            return None
+        arrays, metadata = Atlas(self.path, {}).arrays(name)
+        return arrays, {key: json.loads(value) for key, value in metadata.items()}
+
+    def _write_table(self, name: str, table: pl.DataFrame) -> None:
+        buffer = BytesIO()
+        table.write_parquet(buffer)
+        self.write(name, buffer.getvalue())
+
+    def finish(self, manifest: Mapping[str, Any]) -> Atlas:
+        """Write the manifest: from now on this is an atlas."""
+        self.write(schema.MANIFEST, _json({"schema": schema.SCHEMA_VERSION, **manifest}))
+        shutil.rmtree(self.path / schema.PARTIAL, ignore_errors=True)
+        return Atlas.open(self.path)
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True).encode()
+
+
+def _is_ours(path: Path) -> bool:
+    return (path / schema.MANIFEST).is_file() or (path / schema.PARTIAL).is_dir()

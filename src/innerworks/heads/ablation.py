@@ -1,0 +1,212 @@
+"""What is lost without some heads? Ablates sets of heads and reads several losses off the same runs.
+
+1. A fixed set of confirmation units is run once as it is, every block's output kept.
+2. Each ablation puts the heads' discovery mean in their place (never at position 0) and resumes from the first of their layers.
+3. Per unit it reads off: the loss on second copies and the attention match of the confirmed induction heads (generated repeats);
+   the loss on tokens that occurred before, on tokens that did not, and where the current token has no earlier copy (real text).
+
+Every set of heads is ablated once; results are kept by the heads' names, so a scan can stop and go on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from innerworks.heads import masks
+from innerworks.heads.means import HeadReference
+from innerworks.model import Model, Run, ablate
+from innerworks.model.run import Watch
+from innerworks.sites import Site, head_site
+from innerworks.stats import Array
+from innerworks.text import Reading, TextBatch
+
+Head = tuple[int, int]  # layer, head
+Heads = frozenset[Head]
+
+#: metric -> the material it is measured on
+METRICS = {
+    "second_copy_loss": "random",
+    "induction_match": "random",
+    "repeated_loss": "text",
+    "fresh_loss": "text",
+    "unmatched_loss": "text",
+}
+MATERIALS = ("random", "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """The units on which ablations are judged, run once as they are."""
+
+    batches: Mapping[str, TextBatch]  # by material
+    clean: Mapping[str, Run]
+    rows: Mapping[str, Bool[Tensor, "batch seq"]]  # by metric: positions whose prediction counts
+    strata: Mapping[str, tuple[str, ...]]  # by material, one per unit
+    watchers: tuple[Head, ...]  # the confirmed induction heads
+
+
+def trial(model: Model, reading: Reading, *, units: Mapping[str, int], text_tokens: int, watchers: Sequence[Head]) -> Trial:
+    """Choose confirmation units, spread over the strata, and run them clean.
+
+    units: how many of each material. text_tokens: how much of each document is read.
+    """
+    batches, clean, rows, strata = {}, {}, {}, {}
+    for material in MATERIALS:
+        chosen = _chosen_units(reading, material, units[material])
+        batch = _batch(reading, chosen, material, text_tokens)
+        batches[material], strata[material] = batch, tuple(reading.units[unit].stratum for unit in chosen)
+        clean[material] = model.run(batch.tokens, mask=batch.mask, keep="resume", logits="none")
+        rows.update(_rows(batch))
+    return Trial(batches=batches, clean=clean, rows=rows, strata=strata, watchers=tuple(watchers))
+
+
+def _chosen_units(reading: Reading, material: str, count: int) -> list[int]:
+    """Confirmation units, one of each stratum in turn."""
+    rank: dict[str, int] = {}
+    order = []
+    for number, unit in enumerate(reading.units):
+        if unit.material == material and unit.half == "confirmation":
+            rank[unit.stratum] = rank.get(unit.stratum, -1) + 1
+            order.append((rank[unit.stratum], unit.stratum, number))
+    return sorted(number for _, _, number in sorted(order)[:count])
+
+
+def _batch(reading: Reading, units: list[int], material: str, text_tokens: int) -> TextBatch:
+    windows = {window.unit: window for window in reversed(reading.windows) if window.unit in units}
+    cut = [windows[unit].tokens if material == "random" else windows[unit].tokens[:text_tokens] for unit in units]
+    length = max(map(len, cut))
+    return TextBatch(
+        tokens=torch.tensor([[*tokens, *[0] * (length - len(tokens))] for tokens in cut]),
+        mask=torch.arange(length) < torch.tensor([len(tokens) for tokens in cut])[:, None],
+        units=torch.tensor(units),
+        alike=torch.tensor(units),
+        material=material,
+        stratum="",
+        half="confirmation",
+    )
+
+
+def _rows(batch: TextBatch) -> dict[str, Bool[Tensor, "batch seq"]]:
+    """For each metric of the batch's material, the positions whose next token counts."""
+    copies = masks.same_token(batch.tokens, batch.mask)
+    followed = batch.mask & batch.mask.roll(-1, dims=1)  # has a next token
+    followed[:, -1] = False
+    followed[:, 0] = False
+    next_copies = copies.roll(-1, dims=1)  # row: the next token's earlier copies
+    if batch.material == "random":
+        continued = copies & next_copies.roll(-1, dims=2)  # an earlier copy whose next token is ours, too
+        return {"second_copy_loss": continued.any(dim=2) & followed, "induction_match": masks.induction(batch.tokens, batch.mask).any(dim=2)}
+    before = next_copies.any(dim=2)
+    return {
+        "repeated_loss": before & followed,
+        "fresh_loss": ~before & followed,
+        "unmatched_loss": ~copies.any(dim=2) & followed,
+    }
+
+
+def measure(
+    model: Model, trial: Trial, references: Mapping[str, HeadReference], heads: Iterable[Head], material: str
+) -> dict[str, Array]:
+    """Run one material of the trial without some heads: `{metric: [unit]}`; NaN where a unit has no row for a metric.
+
+    The match of the watched induction heads comes by head, `match_by_head [head, unit]`; NaN for heads whose layers were not run.
+    """
+    heads, batch = sorted(heads), trial.batches[material]
+    edit = [ablate(Site(layer=layer, head=head), mean=references[material].mean) for layer, head in heads]
+    wanted = [metric for metric, of in METRICS.items() if of == material and metric != "induction_match"]
+    rows = torch.stack([trial.rows[metric] for metric in wanted]).any(dim=0)
+    match = _Match(trial) if material == "random" else None
+    run = model.run(
+        batch.tokens,
+        mask=batch.mask,
+        edit=edit,
+        watch=match.watch(after=heads[0][0] if heads else 0) if match else (),
+        logits=rows,
+        resume=trial.clean[material],
+    )
+    loss = torch.zeros_like(batch.tokens, dtype=torch.float64)
+    loss[rows] = _loss(run.require_logits, batch.tokens.roll(-1, dims=1)[rows]).double()
+    out = {metric: _per_unit(loss, trial.rows[metric]) for metric in wanted}
+    return {**out, "match_by_head": match.per_unit()} if match else out
+
+
+def _loss(logits: Float[Tensor, "row vocab"], targets: Tensor) -> Float[Tensor, " row"]:
+    parts = zip(logits.split(256), targets.split(256), strict=True)
+    return torch.cat([torch.nn.functional.cross_entropy(a.float(), b, reduction="none") for a, b in parts])
+
+
+def _per_unit(values: Tensor, rows: Tensor) -> Array:
+    with np.errstate(invalid="ignore"):
+        return ((values * rows).sum(dim=1) / rows.sum(dim=1)).numpy(force=True)
+
+
+class _Match:
+    """Mean attention of the watched induction heads on their targets, per unit."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        batch = trial.batches["random"]
+        self.targets = masks.induction(batch.tokens, batch.mask)
+        self.mass: dict[Head, Array] = {}
+
+    def watch(self, *, after: int) -> list[Watch]:
+        layers = sorted({layer for layer, _ in self.trial.watchers})
+        return [(Site(layer=layer, kind="pattern"), self._handler(layer)) for layer in layers if layer >= after]
+
+    def _handler(self, layer: int):  # noqa: ANN202
+        heads = [head for at, head in self.trial.watchers if at == layer]
+        summed = dict.fromkeys(heads, 0.0)
+
+        def handle(pattern: Tensor, queries: slice) -> None:
+            targets = self.targets[:, queries]
+            for head in heads:
+                summed[head] = summed[head] + (pattern[:, head] * targets).sum(dim=-1).sum(dim=-1).double()
+                rows = self.trial.rows["induction_match"].sum(dim=1)
+                self.mass[layer, head] = (summed[head] / rows).numpy(force=True)
+
+        return handle
+
+    def per_unit(self) -> Array:
+        """Match `[watched head, unit]`; NaN for heads whose layers were not run."""
+        batch = self.trial.batches["random"]
+        found = [self.mass.get(head, np.full(len(batch.tokens), np.nan)) for head in self.trial.watchers]
+        return np.stack(found) if found else np.full((1, len(batch.tokens)), np.nan)
+
+
+@dataclass
+class Ablations:
+    """Results by set of heads and metric; `without` runs what has not been run."""
+
+    model: Model
+    trial: Trial
+    references: Mapping[str, HeadReference]
+    done: dict[str, dict[str, Array]]
+
+    def without(self, heads: Iterable[Head], metric: str) -> Array:
+        """One metric per unit, without these heads."""
+        heads = frozenset(heads)
+        known = self.done.setdefault(set_name(heads), {})
+        if metric not in known:
+            known.update(self._measure(heads, METRICS[metric]))
+        return known[metric]
+
+    def _measure(self, heads: Heads, material: str) -> dict[str, Array]:
+        found = measure(self.model, self.trial, self.references, heads, material)
+        if material == "text":
+            return found
+        by_head = found.pop("match_by_head")
+        if not heads:
+            return {**found, "match_by_head": by_head, "induction_match": by_head.mean(axis=0)}
+        self.without((), "induction_match")  # layers that the ablation cannot reach were not run again
+        by_head = np.where(np.isnan(by_head), self.done["clean"]["match_by_head"], by_head)
+        return {**found, "induction_match": by_head.mean(axis=0)}
+
+
+def set_name(heads: Heads) -> str:
+    """A set of heads as text: `L17H3+L18H6`, or `clean` for none."""
+    return "+".join(head_site(layer, head) for layer, head in sorted(heads)) or "clean"
+

@@ -1,0 +1,67 @@
+"""Real text on which a labelled head shows what it does: the stretch where its pattern lies most on its kind's targets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from innerworks.heads import masks
+from innerworks.heads.decide import HeadsByUnit
+from innerworks.heads.kinds import KINDS, Kind
+from innerworks.model import Model
+from innerworks.sites import Site
+from innerworks.text import Reading
+
+SPAN = 40  # tokens shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A stretch of text and a head's pattern on it."""
+
+    behaviour: str
+    site: str
+    unit: str
+    tokens: tuple[str, ...]
+    pattern: np.ndarray  # [query, key]
+
+
+def shown(model: Model, reading: Reading, table: HeadsByUnit, labels: Sequence[tuple[str, str]]) -> list[Shown]:
+    """One example for each (behaviour, site): from the confirmation document on which the head does it most."""
+    return [_example(model, reading, table, KINDS[behaviour], Site.parse(site)) for behaviour, site in labels]
+
+
+def _example(model: Model, reading: Reading, table: HeadsByUnit, kind: Kind, site: Site) -> Shown:
+    units = np.flatnonzero(table.measured(kind.measure, "text", "confirmation"))
+    best = int(units[table.of_measure(kind.measure, units)[:, site.layer, site.head].argmax()])
+    window = next(window for window in reading.windows if window.unit == best)
+    tokens = torch.tensor([window.tokens])
+    run = model.run(tokens, record=[Site(layer=site.layer, kind="pattern")], logits="none")
+    pattern = run[f"{site}.pattern"][0]
+    start = 0 if kind.null == "other column" else _best_start((pattern * _targets(kind, tokens)).sum(dim=1))
+    part = slice(start, start + SPAN)
+    return Shown(
+        behaviour=kind.behaviour,
+        site=str(site),
+        unit=table.ids[best],
+        tokens=tuple(model.tokenizer.decode([token]) for token in window.tokens[part]),
+        pattern=pattern[part, part].numpy(force=True),
+    )
+
+
+def _targets(kind: Kind, tokens: Tensor) -> Tensor:
+    length = tokens.shape[1]
+    if kind.measure.startswith("offset"):
+        return torch.eye(length).roll(-int(kind.measure.removeprefix("offset_")), dims=1).tril()
+    if kind.measure.startswith("column"):
+        return (torch.arange(length) == int(kind.measure.removeprefix("column_"))).float().expand(length, length)
+    return getattr(masks, kind.measure)(tokens, torch.ones_like(tokens, dtype=torch.bool))[0].float()
+
+
+def _best_start(by_row: Tensor) -> int:
+    """Where the stretch begins that holds most mass; a stretch's own targets mostly lie within it."""
+    if len(by_row) <= SPAN:
+        return 0
+    return int(by_row.unfold(0, SPAN, 1).sum(dim=1).argmax())

@@ -1,0 +1,79 @@
+"""What each head reads on average, and how large what it writes is around that: what a mean ablation needs to know.
+
+Only the discovery half is averaged, each material for itself, positions 1 and later: the first position collects
+attention that has nowhere to go and is not like any other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from innerworks.findings import Finding
+from innerworks.model import Mean, Model
+from innerworks.model.anatomy import Anatomy
+from innerworks.model.observe import State, zeros
+from innerworks.model.weights import W_O
+from innerworks.sites import Site
+from innerworks.text import Reading, TextBatch
+
+MATERIALS = ("text", "random")
+
+
+class HeadMeans:
+    """The instrument: sums of z and of z zᵀ per head and material, on discovery."""
+
+    name = "head_means"
+    kinds: Sequence[str] = ("z",)
+
+    def begin(self, anatomy: Anatomy, reading: Reading) -> State:
+        """Sums per material, layer and head."""
+        shape = (len(MATERIALS), anatomy.layers, anatomy.heads, anatomy.d_head)
+        return {"sum": zeros(*shape), "outer": zeros(*shape, anatomy.d_head), "rows": zeros(len(MATERIALS))}
+
+    def begin_batch(self, batch: TextBatch) -> None:
+        """Choose the rows: real tokens after the first."""
+        self._rows = batch.mask.clone()
+        self._rows[:, 0] = False
+
+    def observe(self, state: State, batch: TextBatch, site: Site, activation: Tensor, queries: slice) -> None:
+        """Add one layer's z `[batch, seq, head, d_head]`."""
+        if batch.half != "discovery":
+            return
+        material = MATERIALS.index(batch.material)
+        z = activation[self._rows].transpose(0, 1)  # head row d_head
+        state["sum"][material, site.layer] += z.sum(dim=1)
+        state["outer"][material, site.layer] += z.transpose(1, 2) @ z
+
+    def end_batch(self, state: State, batch: TextBatch) -> None:
+        """Count the rows."""
+        if batch.half == "discovery":
+            state["rows"][MATERIALS.index(batch.material)] += self._rows.sum()
+
+    def freeze(self, state: State) -> None:
+        """Nothing to choose: confirmation is never added."""
+
+    def findings(self, state: State) -> list[Finding]:
+        """None: these are means to work with."""
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadReference:
+    """What a mean ablation puts in a head's place on one material, and how much it removes."""
+
+    mean: Mean
+    removed: Float[Tensor, "layer head"]  # RMS norm of (z - mean) W_O
+
+
+def reference(model: Model, state: State, material: str) -> HeadReference:
+    """Turn the sums of a material into means and removed norms."""
+    m = MATERIALS.index(material)
+    mean = state["sum"][m] / state["rows"][m]
+    covariance = state["outer"][m] / state["rows"][m] - mean[..., :, None] * mean[..., None, :]
+    written = torch.stack([W_O(model, layer).double() for layer in range(model.anatomy.layers)])
+    power = torch.einsum("lhde,lhdm,lhem->lh", covariance, written, written)
+    over = f"the {material} of the discovery half, positions 1 and later"
+    return HeadReference(mean=Mean(values={"z": mean.float()}, over=over), removed=power.clamp(min=0).sqrt())

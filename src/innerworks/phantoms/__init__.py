@@ -1,0 +1,10 @@
+"""Known truth: tiny models whose attention heads were written by hand, to calibrate what claims to find such heads.
+
+phantom = build("llama", seed=0)
+phantom.truth["induction"]      # ('L4H3',)
+phantom.hf, phantom.tokenizer   # an ordinary Hugging Face model and tokenizer
+"""
+
+from innerworks.phantoms.build import Phantom, build
+
+__all__ = ["Phantom", "build"]

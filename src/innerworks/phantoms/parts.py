@@ -1,0 +1,178 @@
+"""The planted heads: for each, a few lines that say where it looks and what it moves.
+
+What you can learn here: what the weights of the textbook attention heads look like. Every head scores a key by
+
+    kernel(distance) + strength * <code of the query, code of the key> - level          at ordinary positions,
+    first                                                                              at the first position,
+
+with `level` such that a *target* scores 0 and what is no target scores -7 or less. The first position holds one massive
+signal, so that nothing else of it survives the norm layer: its score is `first` alone and its value is almost nothing.
+That makes it a resting place, as in trained models (Xiao et al. 2023, arXiv:2309.17453; Sun et al. 2024, arXiv:2402.17762).
+
+*Amplitude a*: a head rests at score `-log(a / (1 - a))` (at most 6 below its targets), so one target gets mass a and n targets
+get `n a / (n a + 1 - a)`. What the head does with the mass is left as it is, so its effect shrinks with a; the one
+exception is said at `previous_token`. Decoys always have full strength.
+
+Inert here: the lone previous-token head, the sink head and the decoys (what they write is small or never read).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from innerworks.phantoms.kernels import Kernel, not_self, only, recent, window
+from innerworks.phantoms.stream import CLOCKS, D_HEAD, PAIRS, WIDTHS, Stream
+
+SURE = 6.0  # nats between a target and the resting place at amplitude 1
+MATCH = 24.0  # nats between a matching token and one whose code has nothing in common with it
+COPY = 9.0  # logit that the token copied by the induction head gains
+KNOWN = 6.0  # logit that the particle gains from the duplicate-token head
+VALUE = 2.5  # norm of a value vector, about that of the random heads
+
+
+@dataclass(frozen=True)
+class Head:
+    """Weights of one head in named coordinates. Without value and output, random ones are drawn for it.
+
+    query, key, value: `[d_head, named]`; output: `[named, d_head]`.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor | None = None
+    output: Tensor | None = None
+
+
+def previous_token(stream: Stream, amplitude: float, *, into: str, loudness: float = 1.0) -> Head:
+    """Look one back, and write which token stood there into a subspace of its own.
+
+    In the pair, `into` is `previous`, which the induction head matches. There the code is written 1 / a times louder, so
+    that it has the same size at every amplitude and the induction head stays what its own amplitude says.
+    """
+    query, key = attend(stream, kernel=only(1), first=-confidence(amplitude))
+    return Head(query, key, *move(stream, "token", into, turn=loudness))
+
+
+def induction(stream: Stream, amplitude: float) -> Head:
+    """Look for positions whose *previous* token is the current one, and raise the logit of the token that stands there.
+
+    The key reads what the pair's previous-token head wrote (K-composition; Elhage et al. 2021; Olsson et al. 2022,
+    arXiv:2209.11895); the value reads the token, and its code goes where the unembedding reads.
+    """
+    rest = confidence(amplitude)
+    strength = max(MATCH - 2.2 * (SURE - rest), MATCH / 5)  # less is needed where the head rests more, and errs less
+    query, key = attend(stream, match=("token", "previous", strength), level=strength, first=-rest)
+    return Head(query, key, *move(stream, "token", "output"))
+
+
+def duplicate_token(stream: Stream, amplitude: float, *, particle: Tensor) -> Head:
+    """Look at earlier copies of the current token, not at itself, and raise the logit of the particle that marks known words.
+
+    Its use: only this head knows that the particle (`words`; its code `[TOKEN_CODE]` is given) may come now. The value is the
+    same at every position but the first, so what the head says is just "this occurred before".
+    """
+    rest = confidence(amplitude)
+    query, key = attend(stream, match=("token", "token", MATCH), kernel=not_self(4 + max(rest, 0.0) * 4 / 3), level=MATCH, first=-rest)
+    value, output = move(stream, "constant", "output", turn=KNOWN / COPY * particle[:, None])
+    return Head(query, key, value, output)
+
+
+def sink(stream: Stream, amplitude: float) -> Head:
+    """Look at the first position whatever is there: mass a among 100 keys, the others sharing the remainder equally."""
+    query, key = attend(stream, first=confidence(amplitude) + math.log(100))
+    return Head(query, key)
+
+
+def average(stream: Stream) -> Head:
+    """Look everywhere alike and keep the mean of all token codes so far: Llama's helper to find the first position."""
+    nothing = torch.zeros(D_HEAD, stream.named)
+    return Head(nothing, nothing, *move(stream, "token", "scratch"))
+
+
+def fixed_gap(stream: Stream, gap: int) -> Head:
+    """Decoy: look a fixed distance back. On text that repeats at that very gap it looks like a duplicate-token head."""
+    query, key = attend(stream, kernel=only(gap), first=-SURE)
+    return Head(query, key)
+
+
+def punctuation(stream: Stream) -> Head:
+    """Decoy: look at punctuation, the more the nearer it is."""
+    query, key = attend(
+        stream, match=("constant", "punctuation", MATCH), kernel=recent(6.0), level=MATCH, first=-1.5 * SURE
+    )
+    return Head(query, key)
+
+
+def local_window(stream: Stream) -> Head:
+    """Decoy: look at the current and the seven tokens before it, about equally."""
+    query, key = attend(stream, kernel=window(8), first=-1.5 * SURE)
+    return Head(query, key)
+
+
+def same_first_letter(stream: Stream) -> Head:
+    """Decoy: look at earlier tokens with the current one's first letter; copies of the token are among them."""
+    query, key = attend(
+        stream, match=("letter", "letter", MATCH), kernel=not_self(SURE + 6.0), level=MATCH, first=-SURE
+    )
+    return Head(query, key)
+
+
+def confidence(amplitude: float) -> float:
+    """Score of a target over the resting place: the log odds of the amplitude, at most `SURE`."""
+    return SURE if amplitude >= 1 else min(SURE, math.log(amplitude / (1 - amplitude)))
+
+
+def attend(
+    stream: Stream,
+    *,
+    first: float,
+    kernel: Kernel | None = None,
+    match: tuple[str, str, float] | None = None,
+    level: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Query and key weights for the score at the top of this file.
+
+    Coordinates p and p + PAIRS of a head form pair p. Clocks take the fast pairs; the codes to match (subspace of the query,
+    of the key, strength in nats) the slow ones, which rotary positions leave alone; `first` and `level` the two
+    coordinates of the last pair. Each product is shared evenly between query and key.
+    """
+    query, key = torch.zeros(D_HEAD, stream.named), torch.zeros(D_HEAD, stream.named)
+    if kernel is not None:
+        level = level + kernel.level
+        horizontal, vertical = stream.hands()
+        angle, size = (
+            torch.as_tensor(values, dtype=torch.float32)[:, None] for values in (kernel.phase, kernel.amplitude)
+        )
+        size = size.sqrt() * D_HEAD**0.25
+        query[:CLOCKS] = size * (angle.cos() * horizontal + angle.sin() * vertical)
+        query[PAIRS : PAIRS + CLOCKS] = size * (angle.cos() * vertical - angle.sin() * horizontal)
+        key[:CLOCKS], key[PAIRS : PAIRS + CLOCKS] = size * horizontal, size * vertical
+    if match is not None:
+        asked, offered, strength = match
+        slow = [*range(CLOCKS, PAIRS - 1), *range(PAIRS + CLOCKS, D_HEAD - 1)][: WIDTHS[asked]]
+        query[slow], key[slow] = _share(stream.read(asked), stream.read(offered), strength)
+    first = first + level * stream.leak
+    query[PAIRS - 1], key[PAIRS - 1] = _share(stream.read("constant")[0], stream.read("first")[0], first)
+    query[D_HEAD - 1], key[D_HEAD - 1] = _share(stream.read("constant")[0], stream.read("constant")[0], -level)
+    return query, key
+
+
+def move(stream: Stream, source: str, into: str, *, turn: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
+    """Value and output weights that add the attended position's code in `source`, times `turn`, to the subspace `into`.
+
+    turn: a number, or a matrix from the one code to the other.
+    """
+    value = torch.zeros(D_HEAD, stream.named)
+    value[: WIDTHS[source]] = VALUE * stream.read(source)
+    output = torch.zeros(stream.named, D_HEAD)
+    turned = stream.write(into) @ turn if isinstance(turn, Tensor) else stream.write(into) * turn
+    output[:, : WIDTHS[source]] = turned / VALUE
+    return value, output
+
+
+def _share(query: Tensor, key: Tensor, nats: float) -> tuple[Tensor, Tensor]:
+    """Scale both so that unit codes that agree score `nats` (attention divides by sqrt(d_head))."""
+    size = (abs(nats) * D_HEAD**0.5) ** 0.5
+    return math.copysign(size, nats) * query, size * key

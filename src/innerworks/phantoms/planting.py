@@ -1,0 +1,84 @@
+"""From parts to layers: random weights everywhere, parts planted among them, noise on top.
+
+Parts come in named coordinates and go into the model's own along the stream's basis. What is not planted stays random, so
+a detector has to find the few known heads among many that do nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from innerworks.phantoms.families import Block, Family
+from innerworks.phantoms.neurons import Neurons
+from innerworks.phantoms.parts import Head
+from innerworks.phantoms.stream import D_HEAD, D_MODEL, Stream
+
+RANDOM_QUERY, RANDOM_KEY = 0.03, 0.08  # standard deviations: the scores of random heads vary by half a nat to one nat
+RANDOM_VALUE = RANDOM_OUTPUT = 0.02  # as Hugging Face initialises
+RANDOM_GATE, RANDOM_DOWN = 0.06, 0.02  # pre-activations of random neurons vary by about one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a head is; prints as `L1H3`."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.head}"
+
+
+def random_block(family: Family, stream: Stream, generator: torch.Generator) -> Block:
+    """One layer of random heads and neurons.
+
+    Their values and pre-activations do not read what is the same in every text, the constant and `first`: with it they
+    would mostly write one fixed vector, which only shifts the codes that the parts read.
+    """
+    fixed = stream.basis @ torch.cat([stream.write("constant"), stream.write("first")], dim=1)
+    fixed = torch.nn.functional.normalize(fixed, dim=0)
+
+    def gaussian(*shape: int, sd: float) -> Tensor:
+        return sd * torch.randn(*shape, generator=generator)
+
+    def blind(weights: Tensor) -> Tensor:
+        return weights - weights @ fixed @ fixed.T
+
+    return Block(
+        query=gaussian(family.heads, D_HEAD, D_MODEL, sd=RANDOM_QUERY),
+        key=gaussian(family.kv_heads, D_HEAD, D_MODEL, sd=RANDOM_KEY),
+        value=blind(gaussian(family.kv_heads, D_HEAD, D_MODEL, sd=RANDOM_VALUE)),
+        output=gaussian(family.heads, D_MODEL, D_HEAD, sd=RANDOM_OUTPUT),
+        gate=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE)),
+        up=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE)),
+        down=gaussian(D_MODEL, family.neurons, sd=RANDOM_DOWN),
+    )
+
+
+def plant_head(block: Block, family: Family, stream: Stream, place: Place, head: Head) -> None:
+    """Write a head into its layer, its key and value into the key head that it reads."""
+    kv_head = place.head * family.kv_heads // family.heads
+    block.query[place.head] = head.query @ stream.basis.T
+    block.key[kv_head] = head.key @ stream.basis.T
+    if head.value is not None and head.output is not None:
+        block.value[kv_head] = head.value @ stream.basis.T
+        block.output[place.head] = stream.basis @ head.output
+
+
+def plant_neurons(block: Block, stream: Stream, neurons: Neurons, rng: np.random.Generator) -> None:
+    """Write neurons into randomly drawn places of their layer."""
+    drawn = torch.as_tensor(rng.permutation(len(block.gate))[: len(neurons.gate)])
+    block.gate[drawn] = neurons.gate @ stream.basis.T
+    block.up[drawn] = neurons.up @ stream.basis.T
+    block.down[:, drawn] = stream.basis @ neurons.down
+
+
+def add_noise(hf: PreTrainedModel, noise: float, generator: torch.Generator) -> None:
+    """Add `noise * RMS(W) * N(0, 1)` to every weight matrix; the same draw at every strength."""
+    for parameter in hf.parameters():
+        if parameter.ndim == 2:
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.data += noise * parameter.data.square().mean().sqrt() * drawn

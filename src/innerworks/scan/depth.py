@@ -1,0 +1,48 @@
+"""One dial, from which everything else about a scan follows."""
+
+from dataclasses import dataclass
+
+from innerworks.errors import UsageError, near_misses
+from innerworks.heads.effect import Effort
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How much is read and how much is ablated."""
+
+    name: str
+    says: str
+    per_domain: int | None  # documents; None is all
+    effort: Effort
+
+
+DEPTHS = {
+    depth.name: depth
+    for depth in (
+        Depth(
+            name="quick",
+            says="8 documents per domain; the 10 strongest labels are ablated, alone, against 20 shared controls",
+            per_domain=8,
+            effort=Effort(candidates=10, shared_controls=True, joint=False, units={"random": 12, "text": 12}, text_tokens=64),
+        ),
+        Depth(
+            name="standard",
+            says="the whole corpus; every label is ablated, alone and jointly, against 20 controls of its own",
+            per_domain=None,
+            effort=Effort(candidates=None, shared_controls=False, joint=True, units={"random": 16, "text": 16}, text_tokens=80),
+        ),
+        Depth(
+            name="full",
+            says="as standard, with every confirmation unit of the generated text and 80 documents of 256 tokens behind each ablation",
+            per_domain=None,
+            effort=Effort(candidates=None, shared_controls=False, joint=True, units={"random": 32, "text": 80}, text_tokens=256),
+        ),
+    )
+}
+
+
+def depth_of(name: str) -> Depth:
+    """Find a depth by name."""
+    if name not in DEPTHS:
+        raise UsageError(f"depth={name!r}: one of {', '.join(DEPTHS)}.{near_misses(name, DEPTHS)}")
+    return DEPTHS[name]

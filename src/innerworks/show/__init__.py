@@ -1,0 +1,9 @@
+"""The show chapter: from a finished atlas to what a person sees. Belongs to the light tower: no torch, no model.
+
+behaviours   the titles, one-line explanations, colours and marks of the kinds of part
+numbers      numbers as a careful scientist prints them
+verdicts     what was found and what was not, in counts and in words
+figures      table -> plotly figure
+report       one self-contained HTML page: `report.write(atlas, path)`
+page         the same for a terminal: `page.summary(atlas)`, `page.head_page(atlas, "L10H7")`
+"""

@@ -1,0 +1,49 @@
+"""Put content and template together, and the page on disk, whole or not at all."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from innerworks.atlas import Atlas
+from innerworks.errors import AtlasError
+from innerworks.show import numbers
+from innerworks.show.behaviours import RUNGS
+from innerworks.show.report.content import content
+from innerworks.show.report.tables import groups
+
+
+def render(atlas: Atlas) -> str:
+    """Return the page as text: HTML with all it needs inside (about 6 MB, most of it plotly.js)."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["groups"] = groups
+    environment.globals.update(numbers=numbers, RUNGS=RUNGS)
+    return environment.from_string(_part("template.html")).render(
+        page=content(atlas),
+        style=Markup(_part("style.css")),  # ours, as are the two scripts
+        script=Markup(_part("script.js")),
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def write(atlas: Atlas, path: str | Path) -> Path:
+    """Write the page and return where it lies. Raises AtlasError where that cannot be written."""
+    path = Path(path)
+    text = render(atlas)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise AtlasError(
+            f"The report {path} could not be written: {error.strerror}. Give another place for it."
+        ) from error
+    return path
+
+
+def _part(name: str) -> str:
+    return files("innerworks.show.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,85 @@
+"""Every figure shows what is in the table: no more, no less."""
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from innerworks.atlas import Atlas
+from innerworks.show.figures import heads
+from tests.show.conftest import HEADS, LAYERS, TOKENS, example
+
+
+def trace(figure: go.Figure, name: str) -> go.Scatter:
+    """The trace of that name that is in the legend."""
+    return next(one for one in figure.data if one.name == name and one.showlegend is not False)
+
+
+def test_map_has_a_mark_per_label_and_the_rung_is_visible(atlas: Atlas):
+    figure = heads.map_of_heads(atlas.heads)
+    induction = trace(figure, "induction")
+    assert dict(zip(zip(induction.y, np.round(induction.x), strict=True), induction.marker.symbol, strict=True)) == {
+        (2, 1): "diamond",
+        (2, 2): "diamond-open",
+        (1, 0): "diamond-open",
+    }
+    core = next(one for one in figure.data if one.legendgroup == "previous_token" and not one.showlegend)
+    assert (list(core.x), list(core.y)) == ([3], [0])
+
+
+def test_map_puts_two_labels_of_a_head_side_by_side(atlas: Atlas):
+    figure = heads.map_of_heads(atlas.heads)
+    places = [
+        x
+        for name in ("induction", "previous token")
+        for x, y in zip(trace(figure, name).x, trace(figure, name).y, strict=True)
+        if y == 1
+    ]
+    assert sorted(places) == pytest.approx([-0.18, 0.18])
+
+
+def test_map_keeps_the_common_label_behind_and_names_every_head(atlas: Atlas):
+    figure = heads.map_of_heads(atlas.heads)
+    assert figure.data[0].name == "first token (sink)"
+    hover = figure.data[-1]
+    assert len(hover.customdata) == LAYERS * HEADS
+    text = dict(zip(hover.customdata, hover.hovertext, strict=True))
+    assert "induction, rung 3 (selective): real text 0.51 [0.50, 0.52]" in text["L2H1"]
+    assert "first token" in text["L2H1"]
+    assert "no label" in text["L0H0"]
+
+
+def test_effects_show_intervals_floor_and_all_other_heads(atlas: Atlas):
+    figure = heads.effects(atlas.findings, "induction", material="random")
+    strip, points = figure.data[0], figure.data[1]
+    assert len(strip.x) == LAYERS * HEADS - 3
+    assert list(points.x) == pytest.approx([0.52, 0.51, 0.4])
+    assert list(points.error_x.array) == pytest.approx([0.01] * 3)
+    assert {shape.x0 for shape in figure.layout.shapes} == {0, 0.05}
+    assert figure.layout.yaxis.ticktext[:2] == ("L2H2", "L2H1")
+
+
+def test_effects_of_ablations(atlas: Atlas):
+    figure = heads.effects(atlas.findings, "induction", measure="harm")
+    assert list(figure.data[0].x) == pytest.approx([0.98, 0.001])
+    assert "nats" in figure.layout.xaxis.title.text
+
+
+def test_effects_of_a_behaviour_not_found_and_of_nothing(atlas: Atlas):
+    assert heads.effects(atlas.findings, "offset_2").layout.yaxis.ticktext == ("12 heads",)
+    assert len(heads.effects(atlas.findings, "no_such").data) == 0
+
+
+def test_effects_put_the_weaker_labels_with_the_others(atlas: Atlas):
+    figure = heads.effects(atlas.findings, "induction", most=1)
+    assert figure.layout.yaxis.ticktext == ("L2H2", "11 others")
+
+
+def test_pattern_shows_repeated_and_hostile_tokens(atlas: Atlas):
+    one = example()
+    figure = heads.pattern(one.tokens, one.pattern)
+    picture = figure.data[0]
+    assert len(set(picture.x)) == len(TOKENS)  # repeated tokens keep their own places
+    assert figure.layout.xaxis.ticktext[:3] == ("The", "·cat", "⏎")
+    assert not any("<" in text for text in (*figure.layout.xaxis.ticktext, *picture.x))
+    assert picture.z[6, 2] == pytest.approx(0.8)
+    assert np.isnan(picture.z[0, 1])  # the future is not drawn

@@ -1,0 +1,110 @@
+"""Numbers, tokens and sentences: printed with care, and claiming no more than was shown."""
+
+import math
+
+import pytest
+
+from innerworks.atlas import Atlas
+from innerworks.show import numbers
+from innerworks.show.behaviours import BEHAVIOURS, behaviour_of, in_order
+from innerworks.show.examples import strongest
+from innerworks.show.tokens import visible
+from innerworks.show.verdicts import Verdict, headline, kind_of_model, sentence, verdicts, would_have_been_found
+from tests.show.conftest import EVIL, example
+
+
+@pytest.fixture(scope="module")
+def found(atlas: Atlas) -> dict[str, Verdict]:
+    return {verdict.behaviour.name: verdict for verdict in verdicts(atlas.findings)}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (math.nan, "–"), (1e-60, "< 1e-6"), (3.14e-5, "3.1e−5"), (0.0266, "0.027"), (1.0, "1.0")],
+)
+def test_q_is_never_printed_as_zero(value: float | None, text: str):
+    assert numbers.q_value(value) == text
+
+
+@pytest.mark.parametrize(
+    ("numbers_given", "text"),
+    [
+        ((0.6802, 0.6601, 0.7003), "0.68 [0.66, 0.70]"),
+        ((-0.00139, -0.00188, -0.00089), "−0.0014 [−0.0019, −0.0009]"),
+        ((-0.0001, -0.02, 0.02), "0.00 [−0.02, 0.02]"),
+        ((0.5, math.nan, math.nan), "0.500"),
+        ((math.nan, math.nan, math.nan), "–"),
+    ],
+)
+def test_an_estimate_has_the_digits_its_interval_supports(numbers_given: tuple[float, float, float], text: str):
+    assert numbers.estimate(*numbers_given) == text
+
+
+def test_other_numbers():
+    assert [numbers.rounded(x) for x in (0.0703, 1234.0, 0.0, None)] == ["0.070", "1200", "0", "–"]
+    assert [numbers.constant(x) for x in (0.02, 0.1)] == ["0.02", "0.1"]
+    assert [numbers.small(x) for x in (0.0, 2e-6)] == ["0", "2.0e−6"]
+    assert numbers.count(44064) == "44\u202f064"
+    assert [numbers.duration(x) for x in (0.8, 73.4, 512.0)] == ["0.80 s", "73 s", "8 min 32 s"]
+
+
+def test_tokens_are_visible_short_and_harmless():
+    assert [visible(token) for token in (" the", "\n           ", "\t", "", "\u202e")] == [
+        "·the",
+        "⏎·×11",
+        "⇥",
+        "∅",
+        "U+202E",
+    ]
+    assert len(visible(EVIL)) == 16
+    assert "\x1b" not in visible("\x1b[31mred")
+
+
+def test_strongest_links_say_where_a_head_looks():
+    first, second = strongest(example(), most=2)
+    assert (first.query, first.key, round(first.probability, 2)) == ("·cat", "⏎", 0.8)
+    assert second.probability < 0.1
+
+
+def test_sentences_claim_no_more_than_their_rung(found: dict[str, Verdict]):
+    said = {name: sentence(verdict) for name, verdict in found.items()}
+    assert said["induction"] == "3 induction heads were seen; 1 is shown to be necessary and selective."
+    assert said["previous_token"] == "2 previous-token heads were seen; 1 is shown to be necessary."
+    assert said["first_token"] == "3 heads that rest on the first token were seen."
+    assert said["offset_2"] == "No two-back head was found."
+
+
+def test_what_was_not_found_says_what_would_have_been(found: dict[str, Verdict]):
+    said = would_have_been_found(found["offset_2"])
+    assert "On real text an effect of 0.061 would have been found in any head" in said
+    assert "On random tokens" in said
+
+
+def test_headline(atlas: Atlas, empty_atlas: Atlas):
+    assert headline(verdicts(atlas.findings)) == (
+        "Of 12 attention heads, 4 show a known behaviour; 2 are shown to be necessary for it, and losing 1 of these "
+        "harms little else. A further 2 rest on the first token."
+    )
+    assert (
+        headline(verdicts(empty_atlas.findings))
+        == "None of 12 attention heads shows any of the 1 behaviours that were looked for."
+    )
+    assert "llama family with 1.23 million parameters: 3 layers of 4 attention heads" in kind_of_model(atlas)
+
+
+def test_counts_by_rung(found: dict[str, Verdict]):
+    assert [found["induction"].at_least(rung) for rung in (1, 2, 3)] == [3, 1, 1]
+    assert (found["induction"].tried, found["first_token"].tried) == (2, 0)
+    assert found["induction"].labels[0].site == "L2H1"
+
+
+def test_every_behaviour_has_its_own_look():
+    looks = [(one.colour, one.mark) for one in BEHAVIOURS.values()]
+    assert len(set(looks)) == len(looks)
+    assert all(one.link and one.meaning for one in BEHAVIOURS.values())
+    assert behaviour_of("s_inhibition").title == "s inhibition"
+    assert [one.name for one in in_order(["s_inhibition", "first_token", "induction"])] == [
+        "induction",
+        "first_token",
+        "s_inhibition",
+    ]
