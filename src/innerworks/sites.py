@@ -78,7 +78,9 @@ class Site:
             return cls(kind=text)
         match = _SITE.fullmatch(translate(text))
         if match is None:
-            raise UnknownSite(f"{text!r} is not a place in a model. Places look like L5.resid_post, L5H3.pattern, L5N812 or embed.")
+            raise UnknownSite(
+                f"{text!r} is not a place in a model. Places look like L5.resid_post, L5H3.pattern, L5N812 or embed."
+            )
         parts = match.groupdict()
         if parts["kind"] is not None and parts["kind"] not in LAYER_KINDS:
             raise UnknownSite(f"{text!r}: no kind of site is called {parts['kind']!r}.{near_misses(parts['kind'], LAYER_KINDS)}")
@@ -124,7 +126,9 @@ def translate(text: str) -> str:
     if match is None:
         return text
     if match["hook"] in ("attn.hook_q", "attn.hook_k"):
-        raise UnknownSite(f"{text!r} is a projection before the rotation, which is not a site. blocks.N.attn.hook_rot_q (our LN.q) is.")
+        raise UnknownSite(
+            f"{text!r} is a projection before the rotation, which is not a site. blocks.N.attn.hook_rot_q (our LN.q) is."
+        )
     kind = _TRANSFORMER_LENS.get(match["hook"])
     if kind is None:
         raise UnknownSite(f"No site has the meaning of {text!r}.{near_misses(match['hook'], _TRANSFORMER_LENS)}")
@@ -146,4 +150,3 @@ def expand(patterns: Iterable[str | Site], *, layers: int, heads: int) -> list[S
         what = (None,) if match["head"] is None else range(heads) if match["head"] == "*" else (int(match["head"]),)
         sites += [Site.parse(f"L{layer}{'' if head is None else f'H{head}'}.{match['kind']}") for layer in which for head in what]
     return sites
-

@@ -86,7 +86,7 @@ class Estimate:
         return self.mean + stdtrit(self.df, 1 - CONSTANTS.level / 2) * self.se
 
     def p_above(self, floor: float) -> Array:
-        """p of "the effect is at most the floor", upper tail; 1 where the guards on n and on the sign fail."""
+        """The p of "the effect is at most the floor", upper tail; 1 where the guards on n and on the sign fail."""
         p = upper_tail(self.mean - floor, self.se, self.df)
         guarded = (self.positive >= CONSTANTS.positive_share) & (self.n >= CONSTANTS.least_units)
         return np.where(guarded, p, 1.0)
@@ -125,7 +125,7 @@ def estimate(effects: Array, strata: Sequence[str]) -> Estimate:
 
 
 def upper_tail(gap: Array | float, se: Array | float, df: int) -> Array:
-    """p of a t statistic `gap / se`, upper tail; without any spread it is 0 above the gap's zero and 1 at or below."""
+    """The p of a t statistic `gap / se`, upper tail; without any spread it is 0 above the gap's zero and 1 at or below."""
     gap, se = np.broadcast_arrays(np.asarray(gap, dtype=np.float64), np.asarray(se, dtype=np.float64))
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(se > 0, gap / np.where(se > 0, se, 1.0), np.where(gap > 0, np.inf, -np.inf))
@@ -148,7 +148,7 @@ def adjust(p: Array) -> Array:
 
 
 def simes(p: Array) -> float:
-    """p of "nothing in this family is there": `min_k m p_(k) / k`, and 1 for an empty family."""
+    """The p of "nothing in this family is there": `min_k m p_(k) / k`, and 1 for an empty family."""
     return float(adjust(p).min()) if len(p) else 1.0
 
 

@@ -135,7 +135,7 @@ def write_atlas(path: Path, rows: list[Finding], examples: list[Example]) -> Atl
     )
 
 
-def example(site: str = "L2H1", behaviour: str = "induction") -> Example:
+def shown(site: str, behaviour: str) -> Example:
     """A head that, at the second cat, looks at the line break after the first."""
     length = len(TOKENS)
     pattern = np.tril(np.full((length, length), 0.02, dtype=np.float32))
@@ -144,10 +144,22 @@ def example(site: str = "L2H1", behaviour: str = "induction") -> Example:
 
 
 @pytest.fixture(scope="session")
+def evil() -> str:
+    """A token that would end a script, were it not escaped."""
+    return EVIL
+
+
+@pytest.fixture(scope="session")
+def example() -> Example:
+    """An example of the induction head, hostile tokens included."""
+    return shown("L2H1", "induction")
+
+
+@pytest.fixture(scope="session")
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """An atlas with labels of every rung, two of them on one head, one behaviour not found, and hostile text."""
     path = tmp_path_factory.mktemp("show") / "tiny.atlas"
-    return write_atlas(path, findings(), [example(), example("L1H1", "first_token")])
+    return write_atlas(path, findings(), [shown("L2H1", "induction"), shown("L1H1", "first_token")])
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +182,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["object"]:
     options.binary_location = binary
     profile = tmp_path_factory.mktemp("chromium")
     quiet = ("quic", "gpu", "background-networking", "component-update", "sync", "dev-shm-usage")
-    names = ["headless=new", "no-first-run", f"user-data-dir={profile}", *(f"disable-{name}" for name in quiet)]
+    names = [
+        "headless=new",
+        "no-first-run",
+        f"user-data-dir={profile}",
+        "force-prefers-reduced-motion",
+        *(f"disable-{name}" for name in quiet),
+    ]
     names += ["no-sandbox"] if os.geteuid() == 0 else []
     for name in names:
         options.add_argument(f"--{name}")

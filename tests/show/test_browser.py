@@ -53,7 +53,7 @@ def test_nothing_comes_from_the_network(opened):
 
 
 def test_label_table_sorts(opened):
-    table = "#induction table.sortable"
+    table = "#induction > .scroll table"
     opened.find_element(By.CSS_SELECTOR, f"{table} thead tr:last-child th button").click()
     assert column(opened, table, 1) == ["L1H0", "L2H1", "L2H2"]
     opened.find_element(By.CSS_SELECTOR, f"{table} thead tr:last-child th button").click()

@@ -4,9 +4,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from innerworks.atlas import Atlas
+from innerworks.atlas import Atlas, Example
 from innerworks.show.figures import heads
-from tests.show.conftest import HEADS, LAYERS, TOKENS, example
+
+ALL = 12  # heads of the invented model
 
 
 def trace(figure: go.Figure, name: str) -> go.Scatter:
@@ -41,7 +42,7 @@ def test_map_keeps_the_common_label_behind_and_names_every_head(atlas: Atlas):
     figure = heads.map_of_heads(atlas.heads)
     assert figure.data[0].name == "first token (sink)"
     hover = figure.data[-1]
-    assert len(hover.customdata) == LAYERS * HEADS
+    assert len(hover.customdata) == ALL
     text = dict(zip(hover.customdata, hover.hovertext, strict=True))
     assert "induction, rung 3 (selective): real text 0.51 [0.50, 0.52]" in text["L2H1"]
     assert "first token" in text["L2H1"]
@@ -51,7 +52,7 @@ def test_map_keeps_the_common_label_behind_and_names_every_head(atlas: Atlas):
 def test_effects_show_intervals_floor_and_all_other_heads(atlas: Atlas):
     figure = heads.effects(atlas.findings, "induction", material="random")
     strip, points = figure.data[0], figure.data[1]
-    assert len(strip.x) == LAYERS * HEADS - 3
+    assert len(strip.x) == ALL - 3
     assert list(points.x) == pytest.approx([0.52, 0.51, 0.4])
     assert list(points.error_x.array) == pytest.approx([0.01] * 3)
     assert {shape.x0 for shape in figure.layout.shapes} == {0, 0.05}
@@ -74,11 +75,10 @@ def test_effects_put_the_weaker_labels_with_the_others(atlas: Atlas):
     assert figure.layout.yaxis.ticktext == ("L2H2", "11 others")
 
 
-def test_pattern_shows_repeated_and_hostile_tokens(atlas: Atlas):
-    one = example()
-    figure = heads.pattern(one.tokens, one.pattern)
+def test_pattern_shows_repeated_and_hostile_tokens(example: Example):
+    figure = heads.pattern(example.tokens, example.pattern)
     picture = figure.data[0]
-    assert len(set(picture.x)) == len(TOKENS)  # repeated tokens keep their own places
+    assert len(set(picture.x)) == len(example.tokens)  # repeated tokens keep their own places
     assert figure.layout.xaxis.ticktext[:3] == ("The", "·cat", "⏎")
     assert not any("<" in text for text in (*figure.layout.xaxis.ticktext, *picture.x))
     assert picture.z[6, 2] == pytest.approx(0.8)

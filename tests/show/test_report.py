@@ -9,7 +9,6 @@ import pytest
 from innerworks.atlas import Atlas
 from innerworks.errors import AtlasError
 from innerworks.show import report
-from tests.show.conftest import EVIL
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +47,9 @@ def test_causal_evidence_is_shown(own: str):
         assert part in text
 
 
-def test_everything_from_model_or_text_is_escaped(own: str):
+def test_everything_from_model_or_text_is_escaped(own: str, evil: str):
     assert "tiny &lt;model&gt;" in own
-    assert EVIL not in own
+    assert evil not in own
     assert "window.evil" not in own.replace("&lt;script&gt;window.evil", "").replace(
         "\\u003cscript\\u003ewindow.evil", ""
     )

@@ -4,13 +4,12 @@ import math
 
 import pytest
 
-from innerworks.atlas import Atlas
+from innerworks.atlas import Atlas, Example
 from innerworks.show import numbers
 from innerworks.show.behaviours import BEHAVIOURS, behaviour_of, in_order
 from innerworks.show.examples import strongest
 from innerworks.show.tokens import visible
 from innerworks.show.verdicts import Verdict, headline, kind_of_model, sentence, verdicts, would_have_been_found
-from tests.show.conftest import EVIL, example
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def test_other_numbers():
     assert [numbers.duration(x) for x in (0.8, 73.4, 512.0)] == ["0.80 s", "73 s", "8 min 32 s"]
 
 
-def test_tokens_are_visible_short_and_harmless():
+def test_tokens_are_visible_short_and_harmless(evil: str):
     assert [visible(token) for token in (" the", "\n           ", "\t", "", "\u202e")] == [
         "·the",
         "⏎·×11",
@@ -56,12 +55,12 @@ def test_tokens_are_visible_short_and_harmless():
         "∅",
         "U+202E",
     ]
-    assert len(visible(EVIL)) == 16
+    assert len(visible(evil)) == 16
     assert "\x1b" not in visible("\x1b[31mred")
 
 
-def test_strongest_links_say_where_a_head_looks():
-    first, second = strongest(example(), most=2)
+def test_strongest_links_say_where_a_head_looks(example: Example):
+    first, second = strongest(example, most=2)
     assert (first.query, first.key, round(first.probability, 2)) == ("·cat", "⏎", 0.8)
     assert second.probability < 0.1
 

@@ -4,7 +4,8 @@ manifest.json                     what was scanned, how, with which versions; wr
 findings.parquet                  one row per measured statement (`innerworks.findings.COLUMNS`)
 examples.parquet                  real text on which a labelled head shows its behaviour: `behaviour site unit tokens array`
 arrays/heads_by_unit.safetensors  `mass [unit, measure, layer, head]`, `rows [unit, measure]`; units and measures as metadata
-arrays/ablations.safetensors      `SET/metric [unit]`: each metric without a set of heads (`clean` for none); `removed/material [layer, head]`
+arrays/ablations.safetensors      `SET/metric [unit]`: each metric without a set of heads (`clean` for none), and
+                                  `removed/material [layer, head]`
 arrays/patterns.safetensors       attention patterns of the examples, `[query, key]` each, by the name in `examples.array`
 report.html                       one page, no network
 

@@ -54,7 +54,9 @@ class Atlas:
             raise AtlasError(f"There is no folder {path}. Make an atlas with: innerworks scan -o {path}")
         if not (path / schema.MANIFEST).is_file():
             if (path / schema.PARTIAL).is_dir():
-                raise AtlasError(f"{path} is the beginning of an atlas, not a finished one. Go on with: innerworks scan -o {path} --resume")
+                raise AtlasError(
+                    f"{path} is the beginning of an atlas, not a finished one. Go on with: innerworks scan -o {path} --resume"
+                )
             raise AtlasError(f"{path} is no atlas: it has no {schema.MANIFEST}.")
         try:
             manifest = json.loads((path / schema.MANIFEST).read_text(encoding="utf-8"))
@@ -149,12 +151,17 @@ class Unfinished:
             raise AtlasError(f"{path} is a finished atlas already. Give another folder with -o, or --force to replace it.")
         if partial.exists():
             if not resume:
-                raise AtlasError(f"{path} holds a scan that was not finished. Add --resume to go on with it, or --force to start again.")
+                raise AtlasError(
+                    f"{path} holds a scan that was not finished. Add --resume to go on with it, or --force to start again."
+                )
             before = json.loads(partial.read_text(encoding="utf-8"))
             now = json.loads(_json(settings))
             other = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             if other:
-                raise AtlasError(f"The unfinished scan in {path} was of something else ({', '.join(other)} differ). Use the same options, or --force.")
+                raise AtlasError(
+                    f"The unfinished scan in {path} was of something else ({', '.join(other)} differ). "
+                    "Use the same options, or --force."
+                )
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise AtlasError(f"{path} exists and is no atlas: it is left alone. Give another folder with -o.")
         elif resume and not path.exists():

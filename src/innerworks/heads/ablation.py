@@ -19,6 +19,7 @@ from torch import Tensor
 from innerworks.heads import masks
 from innerworks.heads.means import HeadReference
 from innerworks.model import Model, Run, ablate
+from innerworks.model.call import Handler
 from innerworks.model.run import Watch
 from innerworks.sites import Site, head_site
 from innerworks.stats import Array
@@ -99,7 +100,10 @@ def _rows(batch: TextBatch) -> dict[str, Bool[Tensor, "batch seq"]]:
     next_copies = copies.roll(-1, dims=1)  # row: the next token's earlier copies
     if batch.material == "random":
         continued = copies & next_copies.roll(-1, dims=2)  # an earlier copy whose next token is ours, too
-        return {"second_copy_loss": continued.any(dim=2) & followed, "induction_match": masks.induction(batch.tokens, batch.mask).any(dim=2)}
+        return {
+            "second_copy_loss": continued.any(dim=2) & followed,
+            "induction_match": masks.induction(batch.tokens, batch.mask).any(dim=2),
+        }
     before = next_copies.any(dim=2)
     return {
         "repeated_loss": before & followed,
@@ -154,18 +158,19 @@ class _Match:
         self.mass: dict[Head, Array] = {}
 
     def watch(self, *, after: int) -> list[Watch]:
+        """Watch the layers from `after` on: an ablation there cannot reach those before."""
         layers = sorted({layer for layer, _ in self.trial.watchers})
         return [(Site(layer=layer, kind="pattern"), self._handler(layer)) for layer in layers if layer >= after]
 
-    def _handler(self, layer: int):  # noqa: ANN202
+    def _handler(self, layer: int) -> Handler:
         heads = [head for at, head in self.trial.watchers if at == layer]
-        summed = dict.fromkeys(heads, 0.0)
+        rows = self.trial.rows["induction_match"].sum(dim=1)
+        summed = {head: torch.zeros(len(rows), dtype=torch.float64) for head in heads}
 
         def handle(pattern: Tensor, queries: slice) -> None:
             targets = self.targets[:, queries]
             for head in heads:
-                summed[head] = summed[head] + (pattern[:, head] * targets).sum(dim=-1).sum(dim=-1).double()
-                rows = self.trial.rows["induction_match"].sum(dim=1)
+                summed[head] += (pattern[:, head] * targets).sum(dim=(-2, -1)).double()
                 self.mass[layer, head] = (summed[head] / rows).numpy(force=True)
 
         return handle
@@ -209,4 +214,3 @@ class Ablations:
 def set_name(heads: Heads) -> str:
     """A set of heads as text: `L17H3+L18H6`, or `clean` for none."""
     return "+".join(head_site(layer, head) for layer, head in sorted(heads)) or "clean"
-

@@ -1,7 +1,7 @@
 """Which heads are of which kind? From masses per unit to labels at rung 1, as pure arithmetic on arrays.
 
-1. Per unit, the effect of a head is its mass on the kind's targets minus its null (`kinds.py`); which other offset or column the null
-   is, discovery chooses.
+1. Per unit, the effect of a head is its mass on the kind's targets minus its null (`kinds.py`); which other offset or column
+   the null is, discovery chooses.
 2. Candidates: heads whose effect on discovery exceeds the floor and two standard errors, on every material of the kind.
 3. On confirmation each candidate is tested against the floor; with two materials p is the larger one.
 4. False discoveries are controlled over kinds and heads together (`stats.family_q`); a head with q <= .05 is *seen*.
@@ -40,9 +40,7 @@ class HeadsByUnit:
     halves: NDArray[np.str_]
 
     @classmethod
-    def of(
-        cls, total: NDArray[np.float32], rows: NDArray[np.float32], units: Sequence[Sequence[str]]
-    ) -> "HeadsByUnit":
+    def of(cls, total: NDArray[np.float32], rows: NDArray[np.float32], units: Sequence[Sequence[str]]) -> "HeadsByUnit":
         """Divide sums by their rows; units are (id, stratum, material, half)."""
         with np.errstate(invalid="ignore", divide="ignore"):
             mass = total.astype(np.float64) / rows[:, :, None, None]
@@ -109,7 +107,9 @@ def candidates(table: HeadsByUnit, kind: Kind) -> Candidates:
 def findings(table: HeadsByUnit) -> list[Finding]:
     """Measure every head for every kind, and label at rung 1 those that pass: one finding per kind, material and head."""
     confirmed = {
-        (kind.behaviour, material): effect(table, kind, material, "confirmation") for kind in KINDS.values() for material in kind.floors
+        (kind.behaviour, material): effect(table, kind, material, "confirmation")
+        for kind in KINDS.values()
+        for material in kind.floors
     }
     picked = {kind.behaviour: candidates(table, kind) for kind in KINDS.values()}
     p_of = {

@@ -130,7 +130,9 @@ def matched(
     return chosen, f"{off} of {count} controls differ more than twofold in removed norm" if off else ""
 
 
-def with_controls(labels: Sequence[Label], picked: Mapping[str, set[Head]], removed: Mapping[str, Array], effort: Effort) -> list[Label]:
+def with_controls(
+    labels: Sequence[Label], picked: Mapping[str, set[Head]], removed: Mapping[str, Array], effort: Effort
+) -> list[Label]:
     """Give each label its controls. picked: the candidates of each kind, which are nobody's control."""
     if effort.shared_controls:
         everyone = set().union(*picked.values())
@@ -291,8 +293,9 @@ def _joint_tries(
 
 
 def _why_not(found: Selectivity) -> str:
-    what = f"harm elsewhere {found.elsewhere:.3f} nats [{found.elsewhere_low:.3f}, {found.elsewhere_high:.3f}], limit {found.limit:.3f}"
-    return f"rung 3 {'not decided' if found.verdict == 'not decided' else 'fails'}: {what}; ratio {found.ratio:.1f}"
+    verdict = "not decided" if found.verdict == "not decided" else "fails"
+    bounds = f"[{found.elsewhere_low:.3f}, {found.elsewhere_high:.3f}], limit {found.limit:.3f}"
+    return f"rung 3 {verdict}: harm elsewhere {found.elsewhere:.3f} nats {bounds}; ratio {found.ratio:.1f}"
 
 
 def _raised(row: Finding, rungs: Mapping[tuple[str, Head], tuple[int, str]], labels: Sequence[Label]) -> Finding:
@@ -309,7 +312,13 @@ def _raised(row: Finding, rungs: Mapping[tuple[str, Head], tuple[int, str]], lab
 
 def _necessity_rows(one: Try, harm: Harm, q: float) -> list[Finding]:
     unit = "nats" if not harm.falls else "probability"
-    common = {"behaviour": one.label.behaviour, "head": one.label.head, "material": METRICS[harm.metric], "unit": unit, "q": q}
+    common = {
+        "behaviour": one.label.behaviour,
+        "head": one.label.head,
+        "material": METRICS[harm.metric],
+        "unit": unit,
+        "q": q,
+    }
     measure = "marginal_harm" if one.jointly else "harm"
     note = _joined(f"metric: {harm.metric.replace('_', ' ')}", one.label.note)
     rows = [_row(measure, one.necessity, note=note, p=one.necessity.p, **common)]
@@ -319,7 +328,16 @@ def _necessity_rows(one: Try, harm: Harm, q: float) -> list[Finding]:
 
 
 def _row(
-    measure: str, found: Necessity, *, behaviour: str, head: Head, material: str, unit: str, q: float, p: float, note: str
+    measure: str,
+    found: Necessity,
+    *,
+    behaviour: str,
+    head: Head,
+    material: str,
+    unit: str,
+    q: float,
+    p: float,
+    note: str,
 ) -> Finding:
     return Finding(
         chapter="heads",
@@ -373,4 +391,3 @@ def _selectivity_row(one: Try, harm: Harm, found: Selectivity, q: float) -> Find
             f"metric: {harm.elsewhere.replace('_', ' ')}",
         ),
     )
-

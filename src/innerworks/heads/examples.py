@@ -34,8 +34,8 @@ def shown(model: Model, reading: Reading, table: HeadsByUnit, labels: Sequence[t
 
 
 def _example(model: Model, reading: Reading, table: HeadsByUnit, kind: Kind, site: Site) -> Shown:
-    units = np.flatnonzero(table.measured(kind.measure, "text", "confirmation"))
-    best = int(units[table.of_measure(kind.measure, units)[:, site.layer, site.head].argmax()])
+    units = table.measured(kind.measure, "text", "confirmation")
+    best = int(np.flatnonzero(units)[table.of_measure(kind.measure, units)[:, site.layer, site.head].argmax()])
     window = next(window for window in reading.windows if window.unit == best)
     tokens = torch.tensor([window.tokens])
     run = model.run(tokens, record=[Site(layer=site.layer, kind="pattern")], logits="none")
@@ -46,7 +46,7 @@ def _example(model: Model, reading: Reading, table: HeadsByUnit, kind: Kind, sit
         behaviour=kind.behaviour,
         site=str(site),
         unit=table.ids[best],
-        tokens=tuple(model.tokenizer.decode([token]) for token in window.tokens[part]),
+        tokens=tuple(str(model.tokenizer.decode([token])) for token in window.tokens[part]),
         pattern=pattern[part, part].numpy(force=True),
     )
 

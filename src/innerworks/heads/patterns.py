@@ -1,10 +1,10 @@
 """Types every head of a model in one pass, by contracting its attention patterns with reference masks of the text.
 
-1. For each batch, masks say which keys a duplicate-token or induction head would look at (`masks.py`); the same masks are also
-   held against the patterns of the batch's other documents (*pattern swap*), which is what any mixture of offsets, places and sinks
-   would score on this text without looking at it.
-2. For each layer, the pattern is contracted with all masks at once, and its mass on offsets 0 to 8 and on columns 0 to 8 is summed;
-   then it is dropped. What stays is one number per unit, measure, layer and head.
+1. For each batch, masks say which keys a duplicate-token or induction head would look at (`masks.py`); the same masks are
+   also held against the patterns of the batch's other documents (*pattern swap*), which is what any mixture of offsets,
+   places and sinks would score on this text without looking at it.
+2. For each layer, the pattern is contracted with all masks at once, and its mass on offsets 0 to 8 and on columns 0 to 8 is
+   summed; then it is dropped. What stays is one number per unit, measure, layer and head.
 
 It does not say what a head writes, nor whether anything depends on it: see `effect.py`.
 """

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from innerworks.model.adapters import Adapter
@@ -50,5 +50,6 @@ def matrix_shape(module: nn.Module) -> tuple[int, int]:
     """Return the (inputs, outputs) of a projection, be it `nn.Linear` or transformers' transposed `Conv1D`."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    inputs, outputs = module.weight.shape  # pyright: ignore[reportAttributeAccessIssue, reportGeneralTypeIssues] Conv1D
-    return inputs, outputs
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[0], weight.shape[1]

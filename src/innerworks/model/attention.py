@@ -61,6 +61,7 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     call, layer = current(), module.layer_idx
+    assert isinstance(layer, int)
     if call is None or not call.opens(layer):
         plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return plain(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)

@@ -52,7 +52,9 @@ def certify(model: "Model") -> Certificate:
     """Check a model, or raise CertificateFailed (BrokenModel for NaN weights) with the numbers."""
     refuse_broken_weights(model.hf)
     probe = _Probe(model)
-    checks = tuple(Check(what=what, difference=probe.relative(difference), allowed=allowed) for what, difference, allowed in probe.all())
+    checks = tuple(
+        Check(what=what, difference=probe.relative(difference), allowed=allowed) for what, difference, allowed in probe.all()
+    )
     failed = [check for check in checks if not check.passed]
     if failed:
         numbers = "; ".join(f"{check.what}: off by {check.difference:.2g}, allowed {check.allowed:.2g}" for check in failed)
@@ -68,7 +70,9 @@ def refuse_broken_weights(hf: nn.Module) -> None:
     broken = [name for name, weight in hf.named_parameters() if not bool(torch.isfinite(weight).all())]
     if broken:
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
-        raise BrokenModel(f"Weights that are NaN or infinite: {shown}. The files are damaged or training diverged; load another copy.")
+        raise BrokenModel(
+            f"Weights that are NaN or infinite: {shown}. The files are damaged or training diverged; load another copy."
+        )
 
 
 class _Probe:
@@ -94,7 +98,11 @@ class _Probe:
     def all(self) -> list[tuple[str, tuple[Tensor, Tensor], float]]:
         checks: list[tuple[str, Callable[[], tuple[Tensor, Tensor]], float]] = [
             ("hooks that do nothing leave the logits bit for bit", self.plain, 0.0),
-            ("logits with attention opened up", lambda: (self.open.require_logits, self.closed.require_logits), self.allowed),
+            (
+                "logits with attention opened up",
+                lambda: (self.open.require_logits, self.closed.require_logits),
+                self.allowed,
+            ),
             ("no query sees the future", self.future, 0.0),
             ("rows of a pattern sum to one", self.rows, self.allowed),
             ("pattern @ v = z", self.read, self.allowed),

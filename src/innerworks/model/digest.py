@@ -1,6 +1,7 @@
 """Digests: exactly which weights and which tokenizer were studied."""
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,4 +19,5 @@ def weights_digest(hf: nn.Module) -> str:
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 over the vocabulary and everything else that a fast tokenizer is made of."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()  # pyright: ignore[reportAttributeAccessIssue]
+    backend: Any = getattr(tokenizer, "backend_tokenizer")  # noqa: B009 what `is_fast` promises
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()

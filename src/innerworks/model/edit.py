@@ -17,7 +17,10 @@ from innerworks.model.call import EVERY, Handler
 from innerworks.sites import KINDS, Site
 
 Positions = Sequence[int] | Tensor | None
-RECORDED_ONLY = {"resid_mid": "edit attn_out or resid_pre of the same layer instead", "logits": "edit the returned logits"}
+RECORDED_ONLY = {
+    "resid_mid": "edit attn_out or resid_pre of the same layer instead",
+    "logits": "edit the returned logits",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,19 +1,17 @@
 """Load a model by whatever a person has: a specimen's name, a local folder, a hub id, or the model itself."""
 
-import contextlib
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as hf_logging
 
 from innerworks.errors import BrokenModel, ModelError, UnsupportedModel, UsageError, near_misses
 from innerworks.model.adapters import FAMILIES
 from innerworks.model.model import Model
+from innerworks.model.quiet import quiet
 from innerworks.model.specimen import DEFAULT, SPECIMENS, fetch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -47,7 +45,9 @@ def load(
     where = _where(source, progress)
     progress(f"Loading {source}")
     hf, tokens = _read(str(where), revision, DTYPES[dtype])
-    return Model(hf.to(place), tokenizer or tokens, name=str(source) if not Path(source).exists() else Path(source).resolve().name)  # pyright: ignore[reportArgumentType] torch.device
+    torch.nn.Module.to(hf, place)
+    name = Path(source).resolve().name if Path(source).is_dir() else str(source)
+    return Model(hf, tokenizer or tokens, name=name)
 
 
 def _where(source: str | Path, progress: Callable[[str], None]) -> str | Path:
@@ -63,7 +63,8 @@ def _where(source: str | Path, progress: Callable[[str], None]) -> str | Path:
     looks_local = str(source).startswith((".", "/", "~")) or str(source).count("/") != 1
     if looks_local:
         raise UsageError(
-            f"{source} is no folder, and neither a specimen ({', '.join(SPECIMENS)}) nor a hub id (owner/name).{near_misses(str(source), SPECIMENS)}"
+            f"{source} is no folder, and neither a specimen ({', '.join(SPECIMENS)}) nor a hub id (owner/name)."
+            + near_misses(str(source), SPECIMENS)
         )
     return source
 
@@ -72,17 +73,19 @@ def _read(where: str, revision: str | None, dtype: torch.dtype) -> tuple[PreTrai
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     _check_family(where)
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(where, **options)
-            hf, report = AutoModelForCausalLM.from_pretrained(
-                where, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
-            )
-            tokens = AutoTokenizer.from_pretrained(where, **options)
+            options |= {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
+            loaded: Any = AutoModelForCausalLM.from_pretrained(where, **options)
+            tokens = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
     except Exception as error:  # whatever transformers, safetensors or the hub client raise: one message, the cause attached
         raise ModelError(f"{where} could not be loaded: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+    hf, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
-        raise BrokenModel(f"{where} lacks {len(missing)} weights ({', '.join(missing[:3])}, ...), which would have been random numbers.")
+        raise BrokenModel(
+            f"{where} lacks {len(missing)} weights ({', '.join(missing[:3])}, ...), which would have been random numbers."
+        )
     return hf, tokens
 
 
@@ -96,18 +99,6 @@ def _check_family(where: str) -> None:
     except ValueError as error:
         raise BrokenModel(f"{config} is no JSON: {error}.") from error
     if family not in FAMILIES:
-        raise UnsupportedModel(f"No adapter for the family {family!r}. Known families: {', '.join(FAMILIES)}.{near_misses(str(family), FAMILIES)}")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars and notices off the screen while it loads."""
-    level, bars = hf_logging.get_verbosity(), os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars is None:
-            hf_logging.enable_progress_bar()
+        raise UnsupportedModel(
+            f"No adapter for the family {family!r}. Known families: {', '.join(FAMILIES)}.{near_misses(str(family), FAMILIES)}"
+        )

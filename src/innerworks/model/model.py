@@ -27,7 +27,12 @@ class Model:
     """
 
     def __init__(
-        self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, *, name: str | None = None, certified: bool = True
+        self,
+        hf: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        *,
+        name: str | None = None,
+        certified: bool = True,
     ) -> None:
         self.adapter = adapter_for(hf)
         self.anatomy: Anatomy = anatomy_of(hf, self.adapter)
@@ -40,7 +45,8 @@ class Model:
 
     def __repr__(self) -> str:
         a = self.anatomy
-        return f"Model({self.name!r}: {a.family}, {a.layers} layers x {a.heads} heads, d_model {a.d_model}, {a.parameters:,} parameters)"
+        size = f"{a.layers} layers x {a.heads} heads, d_model {a.d_model}, {a.parameters:,} parameters"
+        return f"Model({self.name!r}: {a.family}, {size})"
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -72,7 +78,9 @@ class Model:
         for axis, count in limits:
             index = getattr(site, axis)
             if index is not None and not 0 <= index < count:
-                raise UnknownSite(f"{site}: {self.name} has {count} {axis}s{' per layer' * (axis != 'layer')}, numbered 0 to {count - 1}.")
+                raise UnknownSite(
+                    f"{site}: {self.name} has {count} {axis}s{' per layer' * (axis != 'layer')}, numbered 0 to {count - 1}."
+                )
 
     def tokenize(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
         """Token ids and mask of texts, padded on the right; special tokens as the tokenizer itself adds them."""
@@ -139,7 +147,8 @@ class Model:
             raise UsageError("There are no tokens to run on.")
         longest, limit = int(mask.sum(dim=-1).max()), self.anatomy.max_positions
         if limit is not None and longest > limit:
-            raise UsageError(f"A sequence of {longest} tokens is longer than the {limit} positions of {self.name}. Cut it into windows.")
+            raise UsageError(
+                f"A sequence of {longest} tokens is longer than the {limit} positions of {self.name}. Cut it into windows."
+            )
         if int(tokens.min()) < 0 or int(tokens.max()) >= self.anatomy.vocab:
             raise UsageError(f"Token ids must lie in 0..{self.anatomy.vocab - 1}; got {int(tokens.min())}..{int(tokens.max())}.")
-

@@ -5,7 +5,7 @@ Per-unit sums have one row per unit; a shard that never saw a unit holds zeros t
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from innerworks.text import Reading, TextBatch
 State = dict[str, Tensor]
 
 
+@runtime_checkable
 class Instrument(Protocol):
     """What the engine asks of an instrument, in the order in which it asks."""
 

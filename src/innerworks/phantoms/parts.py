@@ -2,18 +2,19 @@
 
 What you can learn here: what the weights of the textbook attention heads look like. Every head scores a key by
 
-    kernel(distance) + strength * <code of the query, code of the key> - level          at ordinary positions,
-    first                                                                              at the first position,
+    kernel(distance) + strength * <code of the query, code of the key> - level        at ordinary positions,
+    first                                                                            at the first position,
 
-with `level` such that a *target* scores 0 and what is no target scores -7 or less. The first position holds one massive
-signal, so that nothing else of it survives the norm layer: its score is `first` alone and its value is almost nothing.
-That makes it a resting place, as in trained models (Xiao et al. 2023, arXiv:2309.17453; Sun et al. 2024, arXiv:2402.17762).
+with `level` such that a *target* scores 0 and what is no target -6 or less. The first position holds one massive
+signal, so that nothing else of it survives the norm layer: its score is `first` alone and its value almost nothing.
+That makes it a resting place, as in trained models (Xiao et al. 2023, arXiv:2309.17453; Sun et al. 2024,
+arXiv:2402.17762).
 
-*Amplitude a*: a head rests at score `-log(a / (1 - a))` (at most 6 below its targets), so one target gets mass a and n targets
-get `n a / (n a + 1 - a)`. What the head does with the mass is left as it is, so its effect shrinks with a; the one
-exception is said at `previous_token`. Decoys always have full strength.
+*Amplitude a*: the first position scores `-log(a / (1 - a))`, at least -6. So one target gets mass a (.998 at a = 1),
+and n targets together get `n a / (n a + 1 - a)`. What a head does with the mass is left as it is: its effect shrinks
+with a. The one exception is said at `previous_token`. Decoys always have full strength.
 
-Inert here: the lone previous-token head, the sink head and the decoys (what they write is small or never read).
+*Inert*, so that ablating them changes next to nothing: the lone previous-token head, the sink head, and all decoys.
 """
 
 import math
@@ -45,11 +46,11 @@ class Head:
     output: Tensor | None = None
 
 
-def previous_token(stream: Stream, amplitude: float, *, into: str, loudness: float = 1.0) -> Head:
+def previous_token(stream: Stream, amplitude: float, *, into: str, loudness: float) -> Head:
     """Look one back, and write which token stood there into a subspace of its own.
 
-    In the pair, `into` is `previous`, which the induction head matches. There the code is written 1 / a times louder, so
-    that it has the same size at every amplitude and the induction head stays what its own amplitude says.
+    In the pair, `into` is `previous`, which the induction head matches. There the code is written 1 / a times louder,
+    so that it has the same size at every amplitude, and the induction head's own amplitude says what that one does.
     """
     query, key = attend(stream, kernel=only(1), first=-confidence(amplitude))
     return Head(query, key, *move(stream, "token", into, turn=loudness))
@@ -68,13 +69,15 @@ def induction(stream: Stream, amplitude: float) -> Head:
 
 
 def duplicate_token(stream: Stream, amplitude: float, *, particle: Tensor) -> Head:
-    """Look at earlier copies of the current token, not at itself, and raise the logit of the particle that marks known words.
+    """Look at earlier copies of the current token, not at itself, and raise the logit of the particle.
 
-    Its use: only this head knows that the particle (`words`; its code `[TOKEN_CODE]` is given) may come now. The value is the
-    same at every position but the first, so what the head says is just "this occurred before".
+    Its use: a particle marks words that the text had before (`words`; its code `[TOKEN_CODE]` is given), and only this
+    head knows when. Its value is the same at every position but the first: what it says is "this occurred before".
     """
     rest = confidence(amplitude)
-    query, key = attend(stream, match=("token", "token", MATCH), kernel=not_self(4 + max(rest, 0.0) * 4 / 3), level=MATCH, first=-rest)
+    query, key = attend(
+        stream, match=("token", "token", MATCH), kernel=not_self(4 + max(rest, 0.0) * 4 / 3), level=MATCH, first=-rest
+    )
     value, output = move(stream, "constant", "output", turn=KNOWN / COPY * particle[:, None])
     return Head(query, key, value, output)
 
@@ -99,9 +102,7 @@ def fixed_gap(stream: Stream, gap: int) -> Head:
 
 def punctuation(stream: Stream) -> Head:
     """Decoy: look at punctuation, the more the nearer it is."""
-    query, key = attend(
-        stream, match=("constant", "punctuation", MATCH), kernel=recent(6.0), level=MATCH, first=-1.5 * SURE
-    )
+    query, key = attend(stream, match=("constant", "punctuation", MATCH), kernel=recent(6.0), level=MATCH, first=-1.5 * SURE)
     return Head(query, key)
 
 
@@ -113,9 +114,7 @@ def local_window(stream: Stream) -> Head:
 
 def same_first_letter(stream: Stream) -> Head:
     """Decoy: look at earlier tokens with the current one's first letter; copies of the token are among them."""
-    query, key = attend(
-        stream, match=("letter", "letter", MATCH), kernel=not_self(SURE + 6.0), level=MATCH, first=-SURE
-    )
+    query, key = attend(stream, match=("letter", "letter", MATCH), kernel=not_self(SURE + 6.0), level=MATCH, first=-SURE)
     return Head(query, key)
 
 
@@ -134,17 +133,15 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Query and key weights for the score at the top of this file.
 
-    Coordinates p and p + PAIRS of a head form pair p. Clocks take the fast pairs; the codes to match (subspace of the query,
-    of the key, strength in nats) the slow ones, which rotary positions leave alone; `first` and `level` the two
+    Coordinates p and p + PAIRS of a head form pair p. Clocks take the fast pairs; the codes to match (subspace of the
+    query, of the key, strength in nats) the slow ones, which rotary positions leave alone; `first` and `level` the two
     coordinates of the last pair. Each product is shared evenly between query and key.
     """
     query, key = torch.zeros(D_HEAD, stream.named), torch.zeros(D_HEAD, stream.named)
     if kernel is not None:
         level = level + kernel.level
         horizontal, vertical = stream.hands()
-        angle, size = (
-            torch.as_tensor(values, dtype=torch.float32)[:, None] for values in (kernel.phase, kernel.amplitude)
-        )
+        angle, size = (torch.as_tensor(values, dtype=torch.float32)[:, None] for values in (kernel.phase, kernel.amplitude))
         size = size.sqrt() * D_HEAD**0.25
         query[:CLOCKS] = size * (angle.cos() * horizontal + angle.sin() * vertical)
         query[PAIRS : PAIRS + CLOCKS] = size * (angle.cos() * vertical - angle.sin() * horizontal)

@@ -1,10 +1,8 @@
 """From parts to layers: random weights everywhere, parts planted among them, noise on top.
 
-Parts come in named coordinates and go into the model's own along the stream's basis. What is not planted stays random, so
-a detector has to find the few known heads among many that do nothing.
+Parts come in named coordinates and go into the model's own along the stream's basis. What is not planted stays random,
+so a detector has to find the few known heads among many that do nothing.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,22 +12,12 @@ from transformers import PreTrainedModel
 from innerworks.phantoms.families import Block, Family
 from innerworks.phantoms.neurons import Neurons
 from innerworks.phantoms.parts import Head
+from innerworks.phantoms.places import Place
 from innerworks.phantoms.stream import D_HEAD, D_MODEL, Stream
 
 RANDOM_QUERY, RANDOM_KEY = 0.03, 0.08  # standard deviations: the scores of random heads vary by half a nat to one nat
 RANDOM_VALUE = RANDOM_OUTPUT = 0.02  # as Hugging Face initialises
 RANDOM_GATE, RANDOM_DOWN = 0.06, 0.02  # pre-activations of random neurons vary by about one
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a head is; prints as `L1H3`."""
-
-    layer: int
-    head: int
-
-    def __str__(self) -> str:
-        return f"L{self.layer}H{self.head}"
 
 
 def random_block(family: Family, stream: Stream, generator: torch.Generator) -> Block:

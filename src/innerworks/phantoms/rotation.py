@@ -1,9 +1,9 @@
 """Rotate the residual stream of a finished phantom: another basis, the same model.
 
-What you can learn here: that the stream has no privileged basis (Elhage et al. 2021). With norm gains of one and biases of
-zero, turning what every matrix writes to the stream, and what every matrix reads from it, by the same orthogonal Q changes
-no logit and no attention pattern; LayerNorm asks in addition that Q leave the direction (1, ..., 1) where it is. A detector
-whose findings move under such a rotation has looked at the basis. Neurons keep theirs.
+What you can learn here: that the stream has no privileged basis (Elhage et al. 2021). With norm gains of one and biases
+of zero, turning what every matrix writes to the stream, and what every matrix reads from it, by the same orthogonal Q
+changes no logit and no attention pattern; LayerNorm asks in addition that Q leave the direction (1, ..., 1) where it is.
+A detector whose findings move under such a rotation has looked at the basis. Neurons keep theirs.
 """
 
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""The residual stream of a phantom: named subspaces, how large each signal is, and the hidden basis they are written in.
+"""The residual stream of a phantom: named subspaces, how large each signal is, and the basis that hides them.
 
 What you can learn here: how a transformer keeps many signals apart in one vector, and how to write weights for it.
 
@@ -37,7 +37,7 @@ WIDTHS = {
     "flag": 1,  # "this is the first position", faint
     "first": 1,  # the same, massive: it drowns everything else at that position once normalised
     "previous": TOKEN_CODE,  # which token stood before: written by the pair's previous-token head
-    "scratch": TOKEN_CODE,  # written but read by no part (but for the mean code by which Llama finds the first position)
+    "scratch": TOKEN_CODE,  # read by no part, but for the mean code by which Llama finds the first position
     "output": TOKEN_CODE,  # read by the unembedding
 }
 SIZES = {"constant": 64.0, "clock": 32.0, "first": 6000.0}  # norm of a signal; of all others:
@@ -106,7 +106,7 @@ def make_stream(architecture: Architecture, generator: torch.Generator) -> Strea
 
 
 def haar(dimensions: int, generator: torch.Generator, *, fixed: Tensor) -> Tensor:
-    """A random orthogonal matrix, uniform over those whose first columns are `fixed` (Stewart 1980: QR of a Gaussian)."""
+    """A random orthogonal matrix, uniform over those that begin with `fixed` (QR of a Gaussian; Stewart 1980)."""
     drawn = torch.randn(dimensions, dimensions - fixed.shape[1], generator=generator)
     q, r = torch.linalg.qr(torch.cat([fixed, drawn], dim=1))
     return q * r.diagonal().sign()
@@ -115,7 +115,7 @@ def haar(dimensions: int, generator: torch.Generator, *, fixed: Tensor) -> Tenso
 def spread_codes(tokens: int, generator: torch.Generator, *, steps: int = 80) -> Tensor:
     """Unit codes `[tokens, TOKEN_CODE]`, drawn at random and then pushed apart so that no two look alike.
 
-    Each step moves a code away from its nearest ones. Random codes overlap by up to .8; these stay near .4.
+    Each step moves a code away from its nearest ones. Random codes overlap by up to .8, these by .31.
     """
     codes = torch.nn.functional.normalize(torch.randn(tokens, TOKEN_CODE, generator=generator), dim=1)
     for _ in range(steps):

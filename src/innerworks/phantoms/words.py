@@ -1,12 +1,13 @@
 """A small made-up language: its vocabulary, a byte-level tokenizer that reads it, and documents written in it.
 
-What you can learn here: how a byte-pair tokenizer is put together by hand, and which properties of text the planted heads
-live on: words that come back, punctuation, common first letters, words of several pieces, a few very frequent words (Zipf).
+What you can learn here: how a byte-pair tokenizer is put together by hand, and which properties of text the planted
+heads live on: words that come back, punctuation, common first letters, words of several pieces, very frequent ones.
 
 1. Syllables are a consonant and a vowel; words of the vocabulary are one or two syllables with a space before them.
-2. Merges build syllables from letters, then words from syllables, so that each word is one token, GPT-2 style (`Ġtoku`).
-3. A longer word falls apart into such a word and a bare syllable (`Ġtoku` `ra`): the multi-piece words.
-4. Documents draw words by a Zipf law. Each has a few phrases of rarer words that return: what an induction head predicts.
+2. Merges build syllables from letters, then words from syllables, so that each word is one token, as in GPT-2: `Ġtoku`.
+3. A longer word falls apart into such a word and a bare syllable (`Ġtoku` `ba`): the multi-piece words.
+4. Documents draw words by a Zipf law. Each has a few phrases of rarer words that return: what an induction head
+   predicts.
 5. A word that the text had before may be followed by a particle, as some languages mark what is known already: what a
    duplicate-token head is good for.
 """
@@ -49,6 +50,16 @@ class Vocabulary:
     particle: str
     syllables: tuple[str, ...]
 
+    @property
+    def particle_id(self) -> int:
+        """Token of the particle."""
+        return self.tokens.index(SPACE + self.particle)
+
+    @property
+    def end_id(self) -> int:
+        """Token that may end a text."""
+        return self.tokens.index(SPECIAL[1])
+
     def initial(self, token: int) -> str:
         """First visible character of a token: a letter, a punctuation mark, or `<` and nothing for special ones."""
         return self.tokens[token].removeprefix(SPACE)[:1]
@@ -71,7 +82,7 @@ def make_vocabulary(rng: np.random.Generator) -> Vocabulary:
 
 
 def make_tokenizer(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
-    """Assemble the tokenizer in memory: byte-pair merges over byte-level text, offsets, and nothing added at either end."""
+    """Assemble the tokenizer in memory: merges over byte-level text, with offsets, and nothing added at either end."""
     ids = {token: index for index, token in enumerate(vocabulary.tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=list(vocabulary.merges), unk_token=SPECIAL[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -110,7 +121,7 @@ def _document(vocabulary: Vocabulary, words: int, rng: np.random.Generator) -> s
 
 
 def _stream(vocabulary: Vocabulary, rng: np.random.Generator) -> Iterator[list[str]]:
-    """Yield words and phrases without end, each with a particle where its last word is known; no word follows itself."""
+    """Yield words and phrases, each perhaps with a particle if its last word is known; no word follows itself."""
     chance = (np.arange(len(vocabulary.ranked)) + 1 + ZIPF_SHIFT) ** -ZIPF_EXPONENT
     cumulative = np.cumsum(chance / chance.sum())
     phrases = [_phrase(vocabulary, rng) for _ in range(PHRASES)]

@@ -33,7 +33,7 @@ DEPTHS = {
         ),
         Depth(
             name="full",
-            says="as standard, with every confirmation unit of the generated text and 80 documents of 256 tokens behind each ablation",
+            says="as standard, with all generated sequences and 80 documents of 256 tokens behind each ablation",
             per_domain=None,
             effort=Effort(candidates=None, shared_controls=False, joint=True, units={"random": 32, "text": 80}, text_tokens=256),
         ),

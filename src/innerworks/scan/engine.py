@@ -7,6 +7,8 @@ saved and taken up again after any batch.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from innerworks.errors import BrokenModel
 from innerworks.model import Model
 from innerworks.model.call import Handler
@@ -66,13 +68,16 @@ def _observe_batch(model: Model, batch: TextBatch, instruments: Sequence[Instrum
         watch += [(site, _handler(one, progress.states[one.name], batch, site)) for site in sites]
     done = model.run(batch.tokens, mask=batch.mask, watch=watch, logits="none")
     if not bool(done.final[done.mask].isfinite().all()):
-        raise BrokenModel(f"{model.name} computes NaN or infinity on the text of stratum {batch.stratum!r}: nothing measured there would mean anything.")
+        raise BrokenModel(
+            f"{model.name} computes NaN or infinity on text of the stratum {batch.stratum!r}: "
+            "nothing measured there would mean anything."
+        )
     for one in instruments:
         one.end_batch(progress.states[one.name], batch)
 
 
 def _handler(instrument: Instrument, state: State, batch: TextBatch, site: Site) -> Handler:
-    def handle(activation, queries):  # noqa: ANN001, ANN202
+    def handle(activation: Tensor, queries: slice) -> None:
         block = slice(queries.start or 0, activation.shape[2]) if queries.stop is None else queries
         instrument.observe(state, batch, site, activation, block)
 

@@ -1,7 +1,8 @@
 """What will a scan cost? Time and memory, from a short trial run on this machine."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -28,6 +29,19 @@ class Plan:
     ablations: int  # expected; how many labels there are is not known before
     seconds: float
     gigabytes: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def in_words(self) -> str:
+        """Return it as a few lines for a person."""
+        minutes = max(1, round(self.seconds / 60))
+        return (
+            f"{self.model}, {self.parameters / 1e6:,.0f} M parameters, depth {self.depth}: {self.says}.\n"
+            f"{self.documents} documents and generated repeats, {self.tokens:,} tokens; then about {self.ablations} ablations.\n"
+            f"This machine reads {self.tokens_per_second:,.0f} tokens/s: about {minutes} min and {self.gigabytes:.1f} GB of memory."
+        )
 
 
 def plan(model: Model, reading: Reading, depth: Depth) -> Plan:
@@ -61,7 +75,9 @@ def plan(model: Model, reading: Reading, depth: Depth) -> Plan:
 def _tokens_per_second(model: Model) -> float:
     length = min(TRIAL_TOKENS, model.anatomy.max_positions or TRIAL_TOKENS)
     tokens = torch.zeros(2, length, dtype=torch.long)
-    model.run(tokens, logits="none")
-    start = time.perf_counter()
-    model.run(tokens, logits="none")
-    return tokens.numel() / (time.perf_counter() - start)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model.run(tokens, logits="none")
+        seconds.append(time.perf_counter() - start)
+    return tokens.numel() / min(seconds)

@@ -35,6 +35,7 @@ from innerworks.model.observe import Instrument
 from innerworks.scan.depth import Depth, depth_of
 from innerworks.scan.engine import HALVES, Pass, begin, observe
 from innerworks.scan.plan import Plan, plan
+from innerworks.show import report
 from innerworks.text import Corpus, Reading, read
 
 SAVE_EVERY = 15.0  # seconds
@@ -56,7 +57,9 @@ class Step:
 Progress = Callable[[Step], None]
 
 
-def prepare(model: Model, *, corpus: str | Corpus = "builtin", depth: str = "standard", seed: int = 0) -> tuple[Reading, Corpus, Depth]:
+def prepare(
+    model: Model, *, corpus: str | Corpus = "builtin", depth: str = "standard", seed: int = 0
+) -> tuple[Reading, Corpus, Depth]:
     """What a scan will read."""
     chosen = depth_of(depth)
     opened = Corpus.open(corpus)
@@ -93,7 +96,9 @@ def scan(
     unfinished = Unfinished.create(out, settings, resume=resume, force=force)
     if show_plan is not None:
         show_plan(plan(model, reading, chosen))
-    return _Scan(model, reading, opened, chosen, seed, unfinished, settings, progress).run()
+    atlas = _Scan(model, reading, opened, chosen, seed, unfinished, settings, progress).run()
+    report.write(atlas)
+    return atlas
 
 
 def _settings(model: Model, corpus: Corpus, depth: Depth, seed: int) -> dict[str, Any]:
@@ -130,7 +135,11 @@ class _Scan:
         findings = self.ablate(seen, table, references)
         after_ablating = time.perf_counter()
         self.write(findings, table)
-        timings = {"reading": done.seconds, "ablating": after_ablating - after_reading, "this_run": time.perf_counter() - started}
+        timings = {
+            "reading": done.seconds,
+            "ablating": after_ablating - after_reading,
+            "this_run": time.perf_counter() - started,
+        }
         return self.out.finish(self.manifest(timings))
 
     # --- stages ---
@@ -206,7 +215,12 @@ class _Scan:
         }
         assert self.model.certificate is not None
         return {
-            "model": {"name": self.model.name, "digest": self.settings["weights"], "dtype": self.settings["dtype"], **asdict(self.model.anatomy)},
+            "model": {
+                "name": self.model.name,
+                "digest": self.settings["weights"],
+                "dtype": self.settings["dtype"],
+                **asdict(self.model.anatomy),
+            },
             "tokenizer": {"digest": tokenizer_digest(self.model.tokenizer)},
             "corpus": {
                 "name": self.corpus.name,
@@ -215,7 +229,12 @@ class _Scan:
                 "tokens": self.reading.tokens,
                 "notes": list(self.corpus.notes),
             },
-            "settings": {"depth": self.depth.name, "seed": self.seed, "says": self.depth.says, "effort": asdict(self.depth.effort)},
+            "settings": {
+                "depth": self.depth.name,
+                "seed": self.seed,
+                "says": self.depth.says,
+                "effort": asdict(self.depth.effort),
+            },
             "certificate": self.model.certificate.as_dict(),
             "versions": versions(),
             "timings": {name: round(seconds, 2) for name, seconds in timings.items()},
@@ -236,7 +255,9 @@ def best_labels(findings: Sequence[Finding]) -> list[tuple[str, str]]:
     """The strongest labels of each kind, those on the highest rung first."""
     out = []
     for behaviour in KINDS:
-        labels = [f for f in findings if f.behaviour == behaviour and f.measure == "attention" and f.material == "text" and f.rung]
+        labels = [
+            f for f in findings if f.behaviour == behaviour and f.measure == "attention" and f.material == "text" and f.rung
+        ]
         out += [(behaviour, one.site) for one in sorted(labels, key=lambda f: (-f.rung, -f.effect))[:SHOWN]]
     return out
 

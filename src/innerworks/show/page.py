@@ -111,7 +111,7 @@ def _table(title: str, columns: Sequence[str], words: int) -> Table:
 
 
 def _scores(measured: Sequence[Head]) -> Table:
-    """Every score against its null. Cells with brackets or words of others are `Text`, which rich does not interpret."""
+    """Every score against its null. Cells with brackets or foreign words are `Text`: rich does not interpret it."""
     table = _table("Attention", ("behaviour", "on", "score", "null", "effect [95 %]", "floor", "q", "n"), words=2)
     for head in measured:
         for score in head.attention.values():

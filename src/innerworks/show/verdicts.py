@@ -189,7 +189,7 @@ def headline(found: Sequence[Verdict]) -> str:
     telling = [verdict for verdict in found if not verdict.behaviour.quiet]
     named = {head.site for verdict in telling for head in verdict.labels}
     sinks = {head.site for verdict in found if verdict.behaviour.quiet for head in verdict.labels} - named
-    shown = {rung: {h.site for v in found for h in v.heads if h.rung >= rung} for rung in (2, 3)}
+    shown = {rung: {h.site for v in telling for h in v.heads if h.rung >= rung} for rung in (2, 3)}
     total = f"{numbers.count(len(heads))} attention heads"
     if not named:
         text = f"None of {total} shows any of the {len(telling)} behaviours that were looked for."

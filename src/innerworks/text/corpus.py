@@ -132,7 +132,11 @@ def _json_lines(path: Path) -> Iterator[Document]:
 def _with_words(name: str, documents: list[Document]) -> list[Document]:
     wordless = [document.id for document in documents if not any(letter.isalpha() for letter in document.text)]
     if wordless or not documents:
-        what = f"{len(wordless)} of {len(documents)} documents hold no word ({', '.join(wordless[:3])})" if documents else "there is no document"
+        what = (
+            f"{len(wordless)} of {len(documents)} documents hold no word ({', '.join(wordless[:3])})"
+            if documents
+            else "there is no document"
+        )
         raise TextError(f"Nothing to read in {name}: {what}.")
     twice = [id for id, count in Counter(document.id for document in documents).items() if count > 1]
     if twice:
@@ -152,7 +156,9 @@ def _without_repeats(documents: list[Document]) -> tuple[list[Document], list[st
             continue
         owner.update(dict.fromkeys(runs, document.unit))
         kept.append(document)
-    note = f"{len(repeats)} documents left out, which share {SHARED_RUN} words running with an earlier one: {', '.join(repeats[:5])}"
+    note = (
+        f"{len(repeats)} documents left out, which share {SHARED_RUN} words running with an earlier one: {', '.join(repeats[:5])}"
+    )
     return kept, [note] if repeats else []
 
 

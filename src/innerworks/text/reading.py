@@ -142,8 +142,9 @@ def _documents(
     least = min(halves.count("discovery"), halves.count("confirmation"))
     if least < CONSTANTS.least_units:
         raise TextError(
-            f"{corpus.name} has {len(names)} documents; {2 * CONSTANTS.least_units} are the least on which anything can be decided "
-            f"({CONSTANTS.least_units} to discover, {CONSTANTS.least_units} to confirm). A .txt file holds several, separated by lines of %%."
+            f"{corpus.name} has {len(names)} documents; {2 * CONSTANTS.least_units} are the least on which anything can be "
+            f"decided ({CONSTANTS.least_units} to discover, {CONSTANTS.least_units} to confirm). "
+            "A .txt file holds several, separated by lines of %%."
         )
     units = [Unit(id=n, stratum=strata[n], material="text", half=h) for n, h in zip(names, halves, strict=True)]
     number = {name: i for i, name in enumerate(names)}

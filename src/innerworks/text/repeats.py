@@ -32,7 +32,9 @@ def random_repeats(vocabulary: list[int], count: int, *, seed: int, longest: int
     length = min(LENGTH, longest)
     last_gap = min(GAPS[1], length - SEGMENT)
     if last_gap <= GAPS[0]:
-        raise TextError(f"The model reads {longest} tokens at most; sequences with a repeat need at least {GAPS[0] + SEGMENT + 1}.")
+        raise TextError(
+            f"The model reads {longest} tokens at most; sequences with a repeat need at least {GAPS[0] + SEGMENT + 1}."
+        )
     if len(vocabulary) < 2 * length:
         raise TextError(f"The tokenizer has {len(vocabulary)} ordinary tokens; random sequences of {length} need {2 * length}.")
     rng = np.random.default_rng(seed)
@@ -52,5 +54,5 @@ def ordinary_tokens(tokenizer: PreTrainedTokenizerBase, vocab: int) -> list[int]
     """Ids that stand for visible text: neither special nor added tokens, nor white space, nor parts of a character."""
     outside = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
     ids = [id for id in range(min(len(tokenizer), vocab)) if id not in outside]
-    texts = tokenizer.batch_decode([[id] for id in ids])
+    texts = [str(tokenizer.decode([id])) for id in ids]
     return [id for id, text in zip(ids, texts, strict=True) if text.strip() and "\N{REPLACEMENT CHARACTER}" not in text]

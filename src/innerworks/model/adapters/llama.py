@@ -1,4 +1,4 @@
-"""Llama and what is laid out like it (SmolLM, SmolLM2, TinyLlama): rotary positions, RMSNorm, gated feed-forward, shared key heads."""
+"""Llama and its likes (SmolLM, SmolLM2, TinyLlama): rotary positions, RMSNorm, gated feed-forward, shared key heads."""
 
 from innerworks.model.adapters.adapter import Adapter
 

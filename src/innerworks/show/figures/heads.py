@@ -152,35 +152,31 @@ def effects(
     """Show how far above its null each labelled head of one behaviour is, and whether that is above the floor.
 
     x: effect (score minus null; for harm: minus the mean of the matched controls), with its 95 % interval over
-    documents. The solid line at zero is the null, the dashed one the floor. Below the labelled heads, strongest on top, all other
-    heads as a faint strip; those too far below zero to be of interest lie on the left edge as triangles.
+    documents. The solid line at zero is the null, the dashed one the floor. Below the labelled heads, strongest on top,
+    all other heads as a faint strip; those too far below zero to be of interest lie on the left edge as triangles.
     """
     found = verdicts(findings.filter(pl.col("behaviour") == behaviour))
     scored = [(head, score) for head, score in _scores(found, material, measure) if numbers.known(score.effect)]
-    labelled = sorted(((h, s) for h, s in scored if h.rung >= 1), key=lambda pair: pair[1].effect, reverse=True)
-    shown, rest = labelled[:most], labelled[most:] + [pair for pair in scored if pair[0].rung < 1]
+    scored.sort(key=lambda pair: (pair[0].rung < 1, -pair[1].effect))
+    named = len(scored) if measure != "attention" else sum(head.rung >= 1 for head, _ in scored)
+    shown, rest = scored[: min(most, named)], scored[min(most, named) :]
     rows = len(shown) + bool(rest)
     figure = go.Figure()
     names = {rows - 1 - i: head.site or "group" for i, (head, _) in enumerate(shown)}
     floors = sorted({score.floor for _, score in scored})
     left, right = _reach(scored, floors)
     if rest:
-        figure.add_trace(_strip(rest, left))
+        figure.add_trace(_strip(rest, left + 0.025 * (right - left)))
         names[0] = f"{len(rest)} others" if shown else f"{len(rest)} heads"
     if shown:
         figure.add_traces(_intervals(shown, list(names)[: len(shown)], behaviour_of(behaviour)))
     figure.add_vline(x=0, line={"color": INK, "width": 1})
     for floor in floors:
         figure.add_vline(x=floor, line={"color": INK, "width": 1, "dash": "dash"})
-    unit = {score.unit for _, score in scored}
-    figure.update_xaxes(title=_axis_title(measure, "".join(sorted(unit)[:1])), gridcolor=LINE, range=[left, right])
-    figure.update_yaxes(
-        tickvals=list(names),
-        ticktext=list(names.values()),
-        range=[-0.7, max(rows, 1) - 0.3],
-        showgrid=False,
-        tickfont_size=11,
-    )
+    figure.update_xaxes(title=_axis_title(measure, scored), gridcolor=LINE, range=[left, right])
+    ends = [-0.7, max(rows, 1) - 0.3]
+    ticks = {"tickvals": list(names), "ticktext": list(names.values()), "tickfont_size": 11}
+    figure.update_yaxes(**ticks, range=ends, showgrid=False)
     return _plain(figure, height=92 + 21 * max(rows, 1))
 
 
@@ -196,7 +192,8 @@ def _scores(found: Sequence[Verdict], material: str, measure: str) -> list[tuple
     ]
 
 
-def _axis_title(measure: str, unit: str) -> str:
+def _axis_title(measure: str, scored: Sequence[tuple[Head, Score]]) -> str:
+    unit = " or ".join(sorted({score.unit for _, score in scored}))
     what = {"attention": "score − null", "collateral": "harm elsewhere"}.get(measure, "harm − controls")
     return f"{what} ({unit})" if unit else what
 

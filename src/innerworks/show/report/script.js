@@ -125,7 +125,7 @@ every.columns.forEach(([title, numeric], column) => {
   headings.append(heading);
 });
 explorer.tHead.append(headings);
-filters.addEventListener("input", () => { shown = PART; refresh(); });
+for (const event of ["input", "change"]) filters.addEventListener(event, () => { shown = PART; refresh(); });
 filters.addEventListener("submit", (event) => event.preventDefault());
 more.addEventListener("click", () => { shown += PART; refresh(); });
 refresh();

@@ -78,7 +78,7 @@ def _group(verdict: Verdict, material: str) -> str:
     floors = " to ".join(
         numbers.constant(floor) for floor in sorted({min(s.floor for s in scores), max(s.floor for s in scores)})
     )
-    return f"{word(material)}: floor {floors}, null: {scores[0].null_kind}, n = {scores[0].n}"
+    return f"{word(material)}: floor {floors}, null: {scores[0].null_kind}, n\u00a0=\u00a0{scores[0].n}"
 
 
 def _harm_column(labels: Sequence[Head], measure: str) -> Column:
@@ -184,4 +184,4 @@ def _q(q: float | None) -> Cell:
 
 
 def _short(value: float | None) -> float | None:
-    return float(f"{value:.6g}") if value is not None and numbers.known(value) else None
+    return float(f"{value:.4g}") if value is not None and numbers.known(value) else None
