@@ -69,6 +69,11 @@ class Site:
     feature: int | None = None
     kind: str | None = None
 
+    def __post_init__(self) -> None:
+        for axis in ("head", "neuron"):
+            if getattr(self, axis) is not None and self.kind in KINDS and axis not in KINDS[self.kind][0]:
+                raise UnknownSite(f"{self}: {self.kind} has no {axis} of its own; L{self.layer}.{self.kind} is the place.")
+
     @classmethod
     def parse(cls, text: "str | Site") -> "Site":
         """Read a site as printed, or a TransformerLens hook name. Raises UnknownSite with near misses."""
@@ -126,8 +131,9 @@ def translate(text: str) -> str:
     if match is None:
         return text
     if match["hook"] in ("attn.hook_q", "attn.hook_k"):
+        letter = match["hook"][-1]
         raise UnknownSite(
-            f"{text!r} is a projection before the rotation, which is not a site. blocks.N.attn.hook_rot_q (our LN.q) is."
+            f"{text!r} is a projection before the rotation, which is not a site. blocks.N.attn.hook_rot_{letter} (our LN.{letter}) is."
         )
     kind = _TRANSFORMER_LENS.get(match["hook"])
     if kind is None:

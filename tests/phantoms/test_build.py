@@ -1,5 +1,6 @@
 """Phantoms are what they claim: the planted heads look where they should, the others do not, and the wiring is causal."""
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,15 @@ from innerworks.phantoms.stream import D_HEAD
 ARCHITECTURES = ("gpt2", "llama")
 SEEDS = (0, 1)
 LEAST = {"previous_token": 0.8, "duplicate_token": 0.6, "induction": 0.6, "first_token": 0.8}
-PADDING = -1  # beside documents that are shorter than the longest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Such small models run no faster on two threads, and far slower where another process has one of the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @cache
@@ -250,7 +259,7 @@ def test_the_tokenizer_reads_its_language() -> None:
     assert 150 <= len(text.split()) <= 156
 
 
-@pytest.mark.parametrize("wrong", [{"amplitude": 0.0}, {"amplitude": 1.5}, {"noise": -0.1}, {"architecture": "bert"}])
-def test_nonsense_is_refused(wrong: dict[str, float | str]) -> None:
+@pytest.mark.parametrize("wrong", [{"amplitude": 0.0}, {"amplitude": 1.5}, {"noise": -0.1}])
+def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
-        build(**{"architecture": "gpt2", "seed": 0, **wrong})
+        build("gpt2", seed=0, **wrong)

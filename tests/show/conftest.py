@@ -79,11 +79,11 @@ def ablated(behaviour: str, site: str, measure: str, effect: float, note: str, t
         effect_low=effect * 0.9,
         effect_high=effect * 1.1,
         n=80,
-        null=0.002,
-        null_kind="matched controls",
-        floor=0.02,
-        p=1e-7,
-        mde=0.03,
+        null=0.01 if measure == "collateral" else 0.002,
+        null_kind="limit of little harm" if measure == "collateral" else "matched controls",
+        floor=3.0 if measure == "collateral" else 0.02,
+        p=None if measure == "collateral" else 1e-7,
+        mde=None if measure == "collateral" else 0.03,
         q=2e-4,
         ablation="mean",
         note=note,
@@ -165,9 +165,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
 @pytest.fixture(scope="session")
 def empty_atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """An atlas in which nothing was found, and nothing ablated."""
-    rows = [
-        attention("offset_2", m, layer, head) for m in ("text", "random") for layer, head in np.ndindex(LAYERS, HEADS)
-    ]
+    rows = [attention("offset_2", m, layer, head) for m in ("text", "random") for layer, head in np.ndindex(LAYERS, HEADS)]
     return write_atlas(tmp_path_factory.mktemp("show") / "empty.atlas", rows, [])
 
 

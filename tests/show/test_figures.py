@@ -2,6 +2,7 @@
 
 import numpy as np
 import plotly.graph_objects as go
+import polars as pl
 import pytest
 
 from innerworks.atlas import Atlas, Example
@@ -63,6 +64,18 @@ def test_effects_of_ablations(atlas: Atlas):
     figure = heads.effects(atlas.findings, "induction", measure="harm")
     assert list(figure.data[0].x) == pytest.approx([0.98, 0.001])
     assert "nats" in figure.layout.xaxis.title.text
+
+
+def test_harm_elsewhere_is_held_against_its_limit(atlas: Atlas):
+    figure = heads.effects(atlas.findings, "induction", measure="collateral")
+    assert {shape.x0 for shape in figure.layout.shapes} == {0, 0.01}
+    assert "limit 0.010" in figure.data[0].hovertext[0]
+
+
+def test_harm_of_a_group_is_shown_once(atlas: Atlas):
+    rows = atlas.findings.filter(pl.col("measure") == "joint_harm")
+    twice = pl.concat([atlas.findings, rows.with_columns(pl.lit("L1H0").alias("site"), pl.lit(0, pl.Int32).alias("index"))])
+    assert heads.effects(twice, "previous_token", measure="joint_harm").layout.yaxis.ticktext == ("2 heads",)
 
 
 def test_effects_of_a_behaviour_not_found_and_of_nothing(atlas: Atlas):

@@ -50,17 +50,13 @@ def test_causal_evidence_is_shown(own: str):
 def test_everything_from_model_or_text_is_escaped(own: str, evil: str):
     assert "tiny &lt;model&gt;" in own
     assert evil not in own
-    assert "window.evil" not in own.replace("&lt;script&gt;window.evil", "").replace(
-        "\\u003cscript\\u003ewindow.evil", ""
-    )
+    assert "window.evil" not in own.replace("&lt;script&gt;window.evil", "").replace("\\u003cscript\\u003ewindow.evil", "")
 
 
 def test_nothing_is_loaded(own: str):
     loads = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)|url\(([^)]*)\)|@import""", own)
     targets = {target for pair in loads for target in pair if target}
-    assert {
-        t for t in targets if not t.startswith(("#", "data:,", "https://arxiv.org/abs/", "\\", "http://evil"))
-    } == set()
+    assert {t for t in targets if not t.startswith(("#", "data:,", "https://arxiv.org/abs/", "\\", "http://evil"))} == set()
     assert not re.search(r"""<[^>]*(?:src|href)=["']?http://evil""", own)  # only as text
     assert "Content-Security-Policy" in own
     assert '<link rel="stylesheet' not in own
@@ -87,6 +83,7 @@ def test_nothing_found_is_said(empty_atlas: Atlas):
 
 
 def test_write_leaves_one_whole_file(atlas: Atlas, tmp_path: Path):
+    assert report.write(atlas) == atlas.path / "report.html"
     path = report.write(atlas, tmp_path / "report.html")
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")

@@ -64,7 +64,8 @@ class Atlas:
             raise AtlasError(f"{path / schema.MANIFEST} is damaged: {error}. Scan again.") from error
         if manifest.get("schema") != schema.SCHEMA_VERSION:
             raise AtlasError(
-                f"{path} has schema {manifest.get('schema')}, this version of innerworks reads {schema.SCHEMA_VERSION}. Scan again."
+                f"{path} has schema {manifest.get('schema')}; this version of innerworks reads {schema.SCHEMA_VERSION}. "
+                "Scan again."
             )
         return cls(path, manifest)
 

@@ -8,6 +8,9 @@ def report(folder: Folder) -> None:
     from rich.console import Console
 
     from innerworks.atlas import Atlas
+    from innerworks.atlas.schema import REPORT
     from innerworks.show.report import write
 
-    Console(highlight=False).print(f"Report: {write(Atlas.open(folder))}", soft_wrap=True)
+    atlas = Atlas.open(folder)
+    write(atlas, folder / REPORT)
+    Console(highlight=False).print(f"Report: {folder / REPORT}", soft_wrap=True)

@@ -190,6 +190,7 @@ class Ablations:
     trial: Trial
     references: Mapping[str, HeadReference]
     done: dict[str, dict[str, Array]]
+    runs: int = 0  # how many runs this took, so far
 
     def without(self, heads: Iterable[Head], metric: str) -> Array:
         """One metric per unit, without these heads."""
@@ -197,6 +198,7 @@ class Ablations:
         known = self.done.setdefault(set_name(heads), {})
         if metric not in known:
             known.update(self._measure(heads, METRICS[metric]))
+            self.runs += 1
         return known[metric]
 
     def _measure(self, heads: Heads, material: str) -> dict[str, Array]:

@@ -55,7 +55,7 @@ class HeadMeans:
     def freeze(self, state: State) -> None:
         """Nothing to choose: confirmation is never added."""
 
-    def findings(self, state: State) -> list[Finding]:
+    def findings(self, state: State, reading: Reading) -> list[Finding]:
         """None: these are means to work with."""
         return []
 

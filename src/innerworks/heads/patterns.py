@@ -47,7 +47,7 @@ class Patterns:
 
     def begin(self, anatomy: Anatomy, reading: Reading) -> State:
         """Sums per unit: `mass [unit, measure, layer, head]` and `rows [unit, measure]`."""
-        self._reading, units, measures = reading, len(reading.units), len(MEASURES)
+        units, measures = len(reading.units), len(MEASURES)
         return {"mass": zeros(units, measures, anatomy.layers, anatomy.heads), "rows": zeros(units, measures)}
 
     def begin_batch(self, batch: TextBatch) -> None:
@@ -71,9 +71,9 @@ class Patterns:
     def freeze(self, state: State) -> None:
         """Nothing to fix by hand: what discovery chooses is a function of its units' sums alone (`decide.py`)."""
 
-    def findings(self, state: State) -> list[Finding]:
+    def findings(self, state: State, reading: Reading) -> list[Finding]:
         """Decide for every head and kind."""
-        return findings(heads_by_unit(state, self._reading))
+        return findings(heads_by_unit(state, reading))
 
 
 def heads_by_unit(state: State, reading: Reading) -> HeadsByUnit:

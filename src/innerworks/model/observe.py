@@ -46,7 +46,7 @@ class Instrument(Protocol):
         """Discovery is over: choose whatever must be chosen before confirmation is seen."""
         ...
 
-    def findings(self, state: State) -> list[Finding]:
+    def findings(self, state: State, reading: Reading) -> list[Finding]:
         """Decide."""
         ...
 

@@ -15,7 +15,7 @@ from innerworks.phantoms.parts import Head
 from innerworks.phantoms.places import Place
 from innerworks.phantoms.stream import D_HEAD, D_MODEL, Stream
 
-RANDOM_QUERY, RANDOM_KEY = 0.03, 0.08  # standard deviations: the scores of random heads vary by half a nat to one nat
+RANDOM_QUERY, RANDOM_KEY = 0.03, 0.08  # standard deviations: scores of random heads vary by about half a nat
 RANDOM_VALUE = RANDOM_OUTPUT = 0.02  # as Hugging Face initialises
 RANDOM_GATE, RANDOM_DOWN = 0.06, 0.02  # pre-activations of random neurons vary by about one
 
@@ -23,32 +23,41 @@ RANDOM_GATE, RANDOM_DOWN = 0.06, 0.02  # pre-activations of random neurons vary 
 def random_block(family: Family, stream: Stream, generator: torch.Generator) -> Block:
     """One layer of random heads and neurons.
 
-    Their values and pre-activations do not read what is the same in every text, the constant and `first`: with it they
-    would mostly write one fixed vector, which only shifts the codes that the parts read.
+    Their values and pre-activations are blind to what is the same in every text: with it they would mostly write one
+    fixed vector, which only shifts the codes that the parts read.
     """
-    fixed = stream.basis @ torch.cat([stream.write("constant"), stream.write("first")], dim=1)
-    fixed = torch.nn.functional.normalize(fixed, dim=0)
 
     def gaussian(*shape: int, sd: float) -> Tensor:
         return sd * torch.randn(*shape, generator=generator)
 
-    def blind(weights: Tensor) -> Tensor:
-        return weights - weights @ fixed @ fixed.T
-
     return Block(
         query=gaussian(family.heads, D_HEAD, D_MODEL, sd=RANDOM_QUERY),
         key=gaussian(family.kv_heads, D_HEAD, D_MODEL, sd=RANDOM_KEY),
-        value=blind(gaussian(family.kv_heads, D_HEAD, D_MODEL, sd=RANDOM_VALUE)),
+        value=blind(gaussian(family.kv_heads, D_HEAD, D_MODEL, sd=RANDOM_VALUE), stream),
         output=gaussian(family.heads, D_MODEL, D_HEAD, sd=RANDOM_OUTPUT),
-        gate=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE)),
-        up=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE)),
+        gate=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE), stream),
+        up=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE), stream),
         down=gaussian(D_MODEL, family.neurons, sd=RANDOM_DOWN),
     )
 
 
+def blind(weights: Tensor, stream: Stream) -> Tensor:
+    """Remove from weights `[..., d_model]` what reads the constant and `first`."""
+    fixed = stream.basis @ torch.cat([stream.write("constant"), stream.write("first")], dim=1)
+    fixed = torch.nn.functional.normalize(fixed, dim=0)
+    return weights - weights @ fixed @ fixed.T
+
+
 def plant_head(block: Block, family: Family, stream: Stream, place: Place, head: Head) -> None:
-    """Write a head into its layer, its key and value into the key head that it reads."""
-    kv_head = place.head * family.kv_heads // family.heads
+    """Write a head into its layer, its key and value into the key head that it reads.
+
+    Random heads on the same key head must not ask it the same thing at every position: that would make of the part's
+    clocks, which are large, a preference for some distance. So their queries are made blind to the constant.
+    """
+    shared = family.heads // family.kv_heads
+    kv_head = place.head // shared
+    group = slice(kv_head * shared, (kv_head + 1) * shared)
+    block.query[group] = blind(block.query[group], stream)
     block.query[place.head] = head.query @ stream.basis.T
     block.key[kv_head] = head.key @ stream.basis.T
     if head.value is not None and head.output is not None:

@@ -23,8 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 SPACE = "Ġ"  # how byte-level tokenizers print the space that begins a word
 VOWELS = "aeiou"
-INITIALS = "bdkmt"  # letters that words begin with: few, so that many words share one
-
+CONSONANTS = "bdkmt"  # few, so that many words share their first letter
 PUNCTUATION = ",.?!;:%*"
 SPECIAL = ("<unk>", "<eos>")  # ordinary tokens to the model; the tokenizer never adds them by itself
 TWO_SYLLABLES = 420  # words of two syllables, of the 625 possible ones
@@ -67,16 +66,15 @@ class Vocabulary:
 
 def make_vocabulary(rng: np.random.Generator) -> Vocabulary:
     """Draw which two-syllable words exist, and how frequent each word is."""
-    syllables = tuple(c + v for c, v in product(INITIALS, VOWELS))
-    starts = tuple(c + v for c, v in product(INITIALS, VOWELS))
-    possible = list(product(starts, syllables))
+    syllables = tuple(c + v for c, v in product(CONSONANTS, VOWELS))
+    possible = list(product(syllables, syllables))
     chosen = [possible[i] for i in np.sort(rng.choice(len(possible), size=TWO_SYLLABLES, replace=False))]
     merges = [(s[0], s[1]) for s in syllables]
-    merges += [(SPACE, s) for s in starts]
+    merges += [(SPACE, s) for s in syllables]
     merges += [(SPACE + first, second) for first, second in chosen]
-    words = [*starts, *(first + second for first, second in chosen)]
-    tokens = [*SPECIAL, *PUNCTUATION, SPACE, *INITIALS, *VOWELS, *(a + b for a, b in merges)]
-    particle = words.pop(int(rng.integers(len(starts))))
+    words = [*syllables, *(first + second for first, second in chosen)]
+    tokens = [*SPECIAL, *PUNCTUATION, SPACE, *CONSONANTS, *VOWELS, *(a + b for a, b in merges)]
+    particle = words.pop(int(rng.integers(len(syllables))))
     ranked = tuple(words[i] for i in rng.permutation(len(words)))
     return Vocabulary(tokens=tuple(tokens), merges=tuple(merges), ranked=ranked, particle=particle, syllables=syllables)
 
@@ -123,14 +121,14 @@ def _document(vocabulary: Vocabulary, words: int, rng: np.random.Generator) -> s
 def _stream(vocabulary: Vocabulary, rng: np.random.Generator) -> Iterator[list[str]]:
     """Yield words and phrases, each perhaps with a particle if its last word is known; no word follows itself."""
     chance = (np.arange(len(vocabulary.ranked)) + 1 + ZIPF_SHIFT) ** -ZIPF_EXPONENT
-    cumulative = np.cumsum(chance / chance.sum())
+    cumulative = np.cumsum(chance) / chance.sum()
     phrases = [_phrase(vocabulary, rng) for _ in range(PHRASES)]
     known, last = set[str](), ""
     while True:
         if rng.random() < PHRASE:
             new = phrases[rng.integers(PHRASES)]
         else:
-            new = [vocabulary.ranked[int(np.searchsorted(cumulative, rng.random()))] + _suffix(vocabulary, SUFFIX, rng)]
+            new = [vocabulary.ranked[int(np.searchsorted(cumulative[:-1], rng.random()))] + _suffix(vocabulary, SUFFIX, rng)]
         if new[0] == last:
             continue
         marked = new[-1] in known and rng.random() < PARTICLE

@@ -10,7 +10,8 @@ from innerworks.findings import Finding
 from innerworks.heads import decide, effect
 from innerworks.heads.ablation import Head, set_name
 from innerworks.scan.depth import depth_of
-from innerworks.scan.run import picked_heads, unpack
+from innerworks.scan.run import unpack
+from innerworks.scan.stages import picked_heads
 
 
 def decide_again(atlas: Atlas) -> list[Finding]:

@@ -40,7 +40,8 @@ class Plan:
         return (
             f"{self.model}, {self.parameters / 1e6:,.0f} M parameters, depth {self.depth}: {self.says}.\n"
             f"{self.documents} documents and generated repeats, {self.tokens:,} tokens; then about {self.ablations} ablations.\n"
-            f"This machine reads {self.tokens_per_second:,.0f} tokens/s: about {minutes} min and {self.gigabytes:.1f} GB of memory."
+            f"This machine reads {self.tokens_per_second:,.0f} tokens/s: "
+            f"about {minutes} min and {self.gigabytes:.1f} GB of memory."
         )
 
 

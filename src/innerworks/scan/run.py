@@ -1,7 +1,7 @@
 """A scan, from a model to an atlas, in one process.
 
-1. Read: one pass over corpus and generated repeats, in two halves (`engine.py`); heads are typed at rung 1.
-2. Ablate: labels are raised to rungs 2 and 3 where they earn it (`heads/effect.py`).
+1. Read: one pass over corpus and generated repeats, in two halves (`engine.py`).
+2. Ablate: heads are labelled, and labels raised to rungs 2 and 3 where they earn it (`stages.py`).
 3. Show: the best heads of each kind on real text.
 4. Write the atlas, its manifest last.
 
@@ -9,7 +9,7 @@ What is done is saved every few seconds, so an interrupted scan goes on where it
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,23 @@ import transformers
 
 import innerworks
 from innerworks.atlas import Atlas, Example, Unfinished, schema
-from innerworks.errors import TextError
 from innerworks.findings import Finding
-from innerworks.heads import ablation, decide, effect
+from innerworks.heads.decide import HeadsByUnit
 from innerworks.heads.examples import shown
 from innerworks.heads.kinds import KINDS, MEASURES
-from innerworks.heads.means import HeadMeans, HeadReference, reference
-from innerworks.heads.patterns import Patterns, heads_by_unit
 from innerworks.model import Model, load
 from innerworks.model.digest import tokenizer_digest, weights_digest
-from innerworks.model.observe import Instrument
+from innerworks.scan import stages
 from innerworks.scan.depth import Depth, depth_of
-from innerworks.scan.engine import HALVES, Pass, begin, observe
+from innerworks.scan.engine import HALVES, Pass
 from innerworks.scan.plan import Plan, plan
 from innerworks.show import report
-from innerworks.text import Corpus, Reading, read
+from innerworks.text import Corpus, Reading, TextBatch, read
 
 SAVE_EVERY = 15.0  # seconds
 SHOWN = 4  # examples per kind
 PASS_FILE = f"{schema.PARTIAL}/pass.safetensors"
-ABLATIONS_PARTIAL = f"{schema.PARTIAL}/ablations.safetensors"
+ABLATIONS_FILE = f"{schema.PARTIAL}/ablations.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +87,12 @@ def scan(
     if not isinstance(model, Model):
         model = load(model) if model is not None else load()
     reading, opened, chosen = prepare(model, corpus=corpus, depth=depth, seed=seed)
-    if not any(unit.material == "text" for unit in reading.units):
-        raise TextError(f"Nothing to read in {opened.name}.")
     settings = _settings(model, opened, chosen, seed)
     unfinished = Unfinished.create(out, settings, resume=resume, force=force)
     if show_plan is not None:
         show_plan(plan(model, reading, chosen))
     atlas = _Scan(model, reading, opened, chosen, seed, unfinished, settings, progress).run()
-    report.write(atlas)
+    report.write(atlas, atlas.path / schema.REPORT)
     return atlas
 
 
@@ -128,85 +123,58 @@ class _Scan:
 
     def run(self) -> Atlas:
         started = time.perf_counter()
-        done, table = self.read()
-        seen = decide.findings(table)
-        references = {m: reference(self.model, done.states["head_means"], m) for m in ablation.MATERIALS}
+        current, table = self.read()
         after_reading = time.perf_counter()
-        findings = self.ablate(seen, table, references)
-        after_ablating = time.perf_counter()
-        self.write(findings, table)
-        timings = {
-            "reading": done.seconds,
-            "ablating": after_ablating - after_reading,
-            "this_run": time.perf_counter() - started,
-        }
-        return self.out.finish(self.manifest(timings))
+        ablated = self.ablate(table, current)
+        timings = {"reading": current.seconds, "ablating": time.perf_counter() - after_reading}
+        self.write(ablated, table)
+        return self.out.finish(self.manifest({**timings, "this_run": time.perf_counter() - started}))
 
-    # --- stages ---
-
-    def read(self) -> tuple[Pass, decide.HeadsByUnit]:
-        instruments: list[Instrument] = [Patterns(), HeadMeans()]
-        current = begin(self.model, self.reading, instruments)
+    def read(self) -> tuple[Pass, HeadsByUnit]:
+        current = stages.start(self.model, self.reading)
         saved = self.out.read_arrays(PASS_FILE)
         if saved is not None:
             _restore(current, *saved)
-        total = self.reading.tokens
-        batches = [batch.size for half in HALVES for batch in self.reading.batches(half)]
-        tokens = sum(batches[: current.batches])
+        sizes = [batch.size for half in HALVES for batch in self.reading.batches(half)]
         clock = _Clock(current.seconds)
 
-        def after_batch(current: Pass, batch: Any) -> None:
-            nonlocal tokens
-            tokens += batch.size
+        def after_batch(current: Pass, batch: TextBatch) -> None:
             current.seconds = clock.total()
-            self.progress(Step(stage="reading", done=tokens, total=total, unit="tokens"))
+            tokens = sum(sizes[: current.batches])
+            self.progress(Step(stage="reading", done=tokens, total=self.reading.tokens, unit="tokens"))
             if clock.save_due():
                 self.save_pass(current)
 
-        observe(self.model, self.reading, instruments, current, after_batch=after_batch)
+        table = stages.finish_pass(self.model, self.reading, current, after_batch=after_batch)
         self.save_pass(current)
-        return current, heads_by_unit(current.states["heads"], self.reading)
+        return current, table
 
     def save_pass(self, current: Pass) -> None:
         arrays = {f"{name}.{key}": x.numpy(force=True) for name, state in current.states.items() for key, x in state.items()}
         self.out.write_arrays(PASS_FILE, arrays, {"batches": current.batches, "seconds": current.seconds})
 
-    def ablate(
-        self, seen: Sequence[Finding], table: decide.HeadsByUnit, references: Mapping[str, HeadReference]
-    ) -> list[Finding]:
-        effort, removed = self.depth.effort, {m: one.removed.numpy(force=True) for m, one in references.items()}
-        labels = effect.labels_of(seen)
-        watchers = [label.head for label in labels if label.behaviour == "induction"]
-        trial = ablation.trial(self.model, self.reading, units=effort.units, text_tokens=effort.text_tokens, watchers=watchers)
-        saved = self.out.read_arrays(ABLATIONS_PARTIAL)
-        ablations = ablation.Ablations(self.model, trial, references, unpack(saved[0]) if saved else {})
-        picked = picked_heads(table)
+    def ablate(self, table: HeadsByUnit, current: Pass) -> stages.Ablated:
+        saved = self.out.read_arrays(ABLATIONS_FILE)
         clock = _Clock()
 
-        def without(heads: Iterable[ablation.Head], metric: str) -> np.ndarray:
-            heads = frozenset(heads)
-            known = metric in ablations.done.get(ablation.set_name(heads), {})
-            result = ablations.without(heads, metric)
-            if not known:
-                self.progress(Step(stage="ablating", done=len(ablations.done), total=None, unit="ablations"))
-                if clock.save_due():
-                    self.out.write_arrays(ABLATIONS_PARTIAL, _pack(ablations.done))
-            return result
+        def after(recorded: stages.Recorded) -> None:
+            self.progress(Step(stage="ablating", done=len(recorded), total=None, unit="sets of heads"))
+            if clock.save_due():
+                self.out.write_arrays(ABLATIONS_FILE, _pack(recorded))
 
-        bench = effect.Bench(without=without, strata=trial.strata)
-        findings = effect.climb(seen, picked, removed, bench, effort, self.seed)
-        arrays = {**_pack(ablations.done), **{f"removed/{m}": one for m, one in removed.items()}}
-        self.out.write_arrays(schema.ABLATIONS, arrays, {"strata": {m: list(x) for m, x in trial.strata.items()}})
-        return findings
+        recorded = unpack(saved[0]) if saved else None
+        effort = self.depth.effort
+        return stages.ablate(self.model, self.reading, table, current, effort, seed=self.seed, recorded=recorded, after=after)
 
-    def write(self, findings: Sequence[Finding], table: decide.HeadsByUnit) -> None:
-        examples = shown(self.model, self.reading, table, best_labels(findings))
-        self.out.write_findings(findings)
+    def write(self, ablated: stages.Ablated, table: HeadsByUnit) -> None:
+        examples = shown(self.model, self.reading, table, best_labels(ablated.findings))
+        self.out.write_findings(ablated.findings)
         self.out.write_examples([Example(x.behaviour, x.site, x.unit, x.tokens, x.pattern) for x in examples])
         units = [[unit.id, unit.stratum, unit.material, unit.half] for unit in self.reading.units]
-        self.out.write_arrays(
-            schema.HEADS_BY_UNIT, {"mass": table.total, "rows": table.rows}, {"units": units, "measures": MEASURES}
-        )
+        seen = {"mass": table.total, "rows": table.rows}
+        self.out.write_arrays(schema.HEADS_BY_UNIT, seen, {"units": units, "measures": MEASURES})
+        removed = {f"removed/{material}": one for material, one in ablated.removed.items()}
+        self.out.write_arrays(schema.ABLATIONS, {**_pack(ablated.recorded), **removed}, {"strata": ablated.strata})
 
     def manifest(self, timings: Mapping[str, float]) -> dict[str, Any]:
         units = {
@@ -240,15 +208,6 @@ class _Scan:
             "timings": {name: round(seconds, 2) for name, seconds in timings.items()},
             "units": units,
         }
-
-
-def picked_heads(table: decide.HeadsByUnit) -> dict[str, set[ablation.Head]]:
-    """Candidates of each kind that rungs 2 and 3 are tried on: none of them is a control."""
-    return {
-        kind.behaviour: {(int(layer), int(head)) for layer, head in np.argwhere(decide.candidates(table, kind))}
-        for kind in KINDS.values()
-        if kind.causal
-    }
 
 
 def best_labels(findings: Sequence[Finding]) -> list[tuple[str, str]]:
@@ -299,9 +258,9 @@ def _pack(done: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
     return {f"{name}/{metric}": values for name, metrics in done.items() for metric, values in metrics.items()}
 
 
-def unpack(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+def unpack(arrays: Mapping[str, np.ndarray]) -> stages.Recorded:
     """Recorded ablations as they were: set of heads -> metric -> values per unit."""
-    done: dict[str, dict[str, np.ndarray]] = {}
+    done: stages.Recorded = {}
     for key, values in arrays.items():
         name, metric = key.rsplit("/", 1)
         if name != "removed":

@@ -4,6 +4,6 @@ behaviours   the titles, one-line explanations, colours and marks of the kinds o
 numbers      numbers as a careful scientist prints them
 verdicts     what was found and what was not, in counts and in words
 figures      table -> plotly figure
-report       one self-contained HTML page: `report.write(atlas, path)`
+report       one self-contained HTML page: `report.write(atlas)`
 page         the same for a terminal: `page.summary(atlas)`, `page.head_page(atlas, "L10H7")`
 """

@@ -25,11 +25,7 @@ class Behaviour:
     @property
     def singular(self) -> str:
         """As in "no induction head"."""
-        return (
-            "head that rests on the first token"
-            if self.name == "first_token"
-            else f"{self.title.replace(' ', '-')} head"
-        )
+        return "head that rests on the first token" if self.name == "first_token" else f"{self.title.replace(' ', '-')} head"
 
     @property
     def plural(self) -> str:
@@ -143,15 +139,10 @@ def behaviour_of(name: str) -> Behaviour:
     """How a behaviour is shown; one that this table does not know yet is shown plainly, under its own name."""
     known = BEHAVIOURS.get(name)
     title = name.replace("_", " ")
-    return known or Behaviour(
-        name=name, title=title, says=title, meaning="", source="", colour="#8A6D5A", mark="hexagon"
-    )
+    return known or Behaviour(name=name, title=title, says=title, meaning="", source="", colour="#8A6D5A", mark="hexagon")
 
 
 def in_order(names: list[str]) -> list[Behaviour]:
     """Known behaviours in the order of the table, then the others by name; each once."""
     order = list(BEHAVIOURS)
-    return [
-        behaviour_of(name)
-        for name in sorted(set(names), key=lambda n: (order.index(n) if n in order else len(order), n))
-    ]
+    return [behaviour_of(name) for name in sorted(set(names), key=lambda n: (order.index(n) if n in order else len(order), n))]

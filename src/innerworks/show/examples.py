@@ -19,7 +19,7 @@ class Link:
     probability: float
 
 
-def strongest(example: Example, *, most: int = 3) -> list[Link]:
+def strongest(example: Example, *, most: int = 3, least: float = 0.1) -> list[Link]:
     """Return the tokens that look hardest at one earlier (or the same) token, one link per query, strongest first.
 
     The first token of the example is left out on both ends: resting there says little about what a head does.
@@ -29,7 +29,7 @@ def strongest(example: Example, *, most: int = 3) -> list[Link]:
         return []
     keys, peaks = inner.argmax(axis=1), inner.max(axis=1)
     rows = np.argsort(-peaks, kind="stable")[:most]
-    return [_link(example, int(row) + 1, int(keys[row]) + 1) for row in rows if peaks[row] > 0]
+    return [_link(example, int(row) + 1, int(keys[row]) + 1) for row in rows if peaks[row] >= least]
 
 
 def _link(example: Example, query: int, key: int) -> Link:

@@ -5,19 +5,19 @@ import math
 NOTHING = "–"
 
 
-def known(value: float | None) -> bool:
+def known(value: int | float | None) -> bool:
     """Is there a number at all? None and NaN (nothing to measure it on) are not."""
     return value is not None and math.isfinite(value)
 
 
-def decimals(low: float | None, high: float | None) -> int:
+def decimals(low: int | float | None, high: int | float | None) -> int:
     """How many decimals an estimate deserves: down to the first digit of its interval's half width, 2 to 4."""
     if low is None or high is None or not (known(low) and known(high)) or high <= low:
         return 3
     return min(4, max(2, -math.floor(math.log10((high - low) / 2))))
 
 
-def number(value: float | None, places: int = 3) -> str:
+def number(value: int | float | None, places: int = 3) -> str:
     """Print a number with a fixed count of decimals and a true minus sign."""
     if value is None or not known(value):
         return NOTHING
@@ -25,7 +25,7 @@ def number(value: float | None, places: int = 3) -> str:
     return (text.removeprefix("-") if float(text) == 0 else text).replace("-", "−")
 
 
-def rounded(value: float | None, digits: int = 2) -> str:
+def rounded(value: int | float | None, digits: int = 2) -> str:
     """Print a number with so many significant digits: 0.0703 -> 0.07, 1234 -> 1200."""
     if value is None or not known(value):
         return NOTHING
@@ -35,7 +35,7 @@ def rounded(value: float | None, digits: int = 2) -> str:
     return number(round(value, places), max(0, places))
 
 
-def estimate(value: float | None, low: float | None, high: float | None) -> str:
+def estimate(value: int | float | None, low: int | float | None, high: int | float | None) -> str:
     """Print an effect with its 95 % interval: `0.68 [0.66, 0.70]`."""
     places = decimals(low, high)
     if not (known(low) and known(high)):
@@ -43,7 +43,7 @@ def estimate(value: float | None, low: float | None, high: float | None) -> str:
     return f"{number(value, places)} [{number(low, places)}, {number(high, places)}]"
 
 
-def q_value(q: float | None) -> str:
+def q_value(q: int | float | None) -> str:
     """Print a q or p: `0.027`, `0.0021`, `3.1e-5`, `< 1e-6`, or a dash where it was not tested."""
     if q is None or not known(q):
         return NOTHING
@@ -52,12 +52,12 @@ def q_value(q: float | None) -> str:
     return small(q)
 
 
-def constant(value: float | None) -> str:
+def constant(value: int | float | None) -> str:
     """Print a number that was chosen, not measured (a floor), with no more digits than it has: 0.02."""
     return NOTHING if value is None or not known(value) else f"{value:.3g}".replace("-", "−")
 
 
-def small(value: float | None) -> str:
+def small(value: int | float | None) -> str:
     """Print a number that may be tiny: `0`, `2.0e−6`, `0.027`."""
     if value is None or not known(value) or value == 0 or abs(value) >= 1e-3:
         return rounded(value)
@@ -65,12 +65,12 @@ def small(value: float | None) -> str:
     return f"{value / 10**power:.1f}e−{-power}".replace("-", "−")
 
 
-def count(value: float) -> str:
+def count(value: int) -> str:
     """Print a whole number with thin spaces between thousands: 44 064."""
-    return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:,}".replace(",", "\u202f")
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Print a time: `0.8 s`, `73 s`, `8 min 32 s`."""
     if seconds < 100:
         return f"{rounded(seconds)} s"

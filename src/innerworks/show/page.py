@@ -67,8 +67,7 @@ def head_page(atlas: Atlas, site: str | Site) -> RenderableType:
     measured = [head for verdict in found for head in verdict.heads if head.site == name]
     examples = [one for one in atlas.examples if one.site == name]
     parts: list[RenderableType] = [Text(name, style="bold"), *_labels(measured), _scores(measured)]
-    if any(head.causal for head in measured):
-        parts.append(_ablations(measured))
+    parts += [_ablations(head) for head in measured if head.causal]
     return Group(*parts, *(_example(one) for one in examples))
 
 
@@ -112,40 +111,41 @@ def _table(title: str, columns: Sequence[str], words: int) -> Table:
 
 def _scores(measured: Sequence[Head]) -> Table:
     """Every score against its null. Cells with brackets or foreign words are `Text`: rich does not interpret it."""
-    table = _table("Attention", ("behaviour", "on", "score", "null", "effect [95 %]", "floor", "q", "n"), words=2)
+    units = {material: score.n for head in measured for material, score in head.attention.items()}
+    title = "Attention (n = " + ", ".join(f"{n} on {word(material)}" for material, n in units.items()) + ")"
+    table = _table(title, ("behaviour", "on", "score", "null", "effect [95 %]", "floor", "q"), words=2)
     for head in measured:
-        for score in head.attention.values():
+        for material, score in head.attention.items():
             table.add_row(
                 Text(behaviour_of(head.behaviour).title),
-                Text(word(score.material)),
-                numbers.rounded(score.value),
-                numbers.rounded(score.null),
+                Text(material),
+                numbers.number(score.value),
+                numbers.number(score.null),
                 Text(numbers.estimate(score.effect, score.low, score.high)),
                 numbers.constant(score.floor),
                 numbers.q_value(score.q),
-                str(score.n),
                 style=_RUNG_STYLES[head.rung],
             )
     return table
 
 
-def _ablations(measured: Sequence[Head]) -> Table:
-    columns = ("behaviour", "measure", "on", "harm", "controls", "effect [95 %]", "floor", "q", "unit and note")
-    table = _table("Without it", columns, words=3)
-    for head in measured:
-        for score in head.causal:
-            table.add_row(
-                Text(behaviour_of(head.behaviour).title),
-                Text(word(score.measure)),
-                Text(word(score.material)),
-                numbers.rounded(score.value),
-                numbers.rounded(score.null),
-                Text(numbers.estimate(score.effect, score.low, score.high)),
-                numbers.constant(score.floor),
-                numbers.q_value(score.q),
-                Text(f"{score.unit}{f', {score.note}' if score.note else ''}"),
-            )
-    return table
+def _ablations(head: Head) -> Group:
+    """What ablating one head did to one behaviour."""
+    title = f"Ablated: {behaviour_of(head.behaviour).title}"
+    table = _table(title, ("without it", "on", "harm", "controls", "effect [95 %]", "bound", "q"), words=2)
+    notes = []
+    for score in head.causal:
+        table.add_row(
+            Text(word(score.measure)),
+            Text(score.material),
+            numbers.rounded(score.raw),
+            numbers.rounded(score.compared),
+            Text(numbers.estimate(score.effect, score.low, score.high)),
+            numbers.rounded(score.bound),
+            numbers.q_value(score.q),
+        )
+        notes.append(Text(f"  {word(score.measure)}, in {score.unit}{f'; {score.note}' if score.note else ''}", "dim"))
+    return Group(table, *notes)
 
 
 def _example(example: Example) -> Group:
@@ -158,7 +158,6 @@ def _example(example: Example) -> Group:
         text.append(" ")
     title = Text(f"{behaviour_of(example.behaviour).title}, on {example.unit}", style="bold")
     lines = [
-        Text.assemble("  ", (link.query, "bold"), " looks at ", (link.key, "bold"), f"  {link.probability:.2f}")
-        for link in links
+        Text.assemble("  ", (link.query, "bold"), " looks at ", (link.key, "bold"), f"  {link.probability:.2f}") for link in links
     ]
     return Group(title, text, *lines)

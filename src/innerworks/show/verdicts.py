@@ -20,7 +20,11 @@ CAUSAL = tuple(measure for measure in MEASURES if measure != "attention")
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One finding: a score, its null, and the effect (score minus null) with its 95 % interval over documents."""
+    """One finding: a score, its null, and the effect (score minus null) with its 95 % interval over documents.
+
+    Harm elsewhere (`collateral`) is told otherwise: its effect is the harm itself, its null the limit up to which it
+    counts as little, its value the ratio of harm to harm elsewhere, its floor the ratio that is asked for.
+    """
 
     measure: str
     material: str
@@ -28,15 +32,30 @@ class Score:
     value: float
     null: float
     null_kind: str
-    floor: float  # the effect that must be exceeded
+    floor: float
     effect: float
     low: float
     high: float
     n: int
-    mde: float  # the smallest true effect that would have been found (power 0.9 at p 0.005)
+    mde: float | None  # the smallest true effect that would have been found (power 0.9 at p 0.005)
     q: float | None
     note: str
     target: str | None
+
+    @property
+    def bound(self) -> float:
+        """What the effect is held against: the floor that it must exceed, or the limit that it must stay below."""
+        return self.null if self.measure == "collateral" else self.floor
+
+    @property
+    def raw(self) -> float | None:
+        """The score before its null is taken off, where it is one."""
+        return None if self.measure == "collateral" else self.value
+
+    @property
+    def compared(self) -> float | None:
+        """The null that was taken off, where there is one."""
+        return None if self.measure == "collateral" else self.null
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +117,8 @@ class Verdict:
         found: dict[str, list[float]] = defaultdict(list)
         for head in self.heads:
             for score in head.attention.values():
-                found[score.material] += [score.mde] if numbers.known(score.mde) else []
+                if score.mde is not None and numbers.known(score.mde):
+                    found[score.material].append(score.mde)
         return {material: max(values) for material, values in found.items() if values}
 
     def largest(self, material: str) -> tuple[Head, Score] | None:
@@ -166,11 +186,7 @@ def sentence(verdict: Verdict) -> str:
     """Say in one sentence what is claimed of one behaviour, no more than its rungs allow."""
     seen, necessary, selective = (verdict.at_least(rung) for rung in (1, 2, 3))
     if not seen:
-        return (
-            f"No {verdict.behaviour.singular} was found."
-            if not verdict.undecided
-            else f"Not decided: {verdict.undecided}."
-        )
+        return f"No {verdict.behaviour.singular} was found." if not verdict.undecided else f"Not decided: {verdict.undecided}."
     text = f"{numbers.count(seen)} {verdict.behaviour.plural if seen > 1 else verdict.behaviour.singular}"
     text += " were seen" if seen > 1 else " was seen"
     if not necessary:
@@ -225,9 +241,7 @@ def kind_of_model(atlas: Atlas) -> str:
     model = atlas.manifest.get("model", {})
     parameters = model.get("parameters")
     size = f" with {_millions(parameters)} parameters" if parameters else ""
-    shape = (
-        f": {model['layers']} layers of {model['heads']} attention heads" if {"layers", "heads"} <= model.keys() else ""
-    )
+    shape = f": {model['layers']} layers of {model['heads']} attention heads" if {"layers", "heads"} <= model.keys() else ""
     grouped = model.get("kv_heads", model.get("heads"))
     shape += f" that share {grouped} sets of keys and values per layer" if shape and grouped != model["heads"] else ""
     return f"A language model of the {model.get('family', 'unknown')} family{size}{shape}."
@@ -238,9 +252,7 @@ def what_was_read(atlas: Atlas) -> str:
     corpus, units = atlas.manifest.get("corpus", {}), atlas.manifest.get("units", {})
     parts = []
     if {"documents", "tokens"} <= corpus.keys():
-        parts.append(
-            f"{numbers.count(corpus['documents'])} documents of real text ({numbers.count(corpus['tokens'])} tokens)"
-        )
+        parts.append(f"{numbers.count(corpus['documents'])} documents of real text ({numbers.count(corpus['tokens'])} tokens)")
     if "random" in units:
         parts.append(f"{sum(units['random'].values())} sequences of repeated random tokens")
     return f"It was read on {' and '.join(parts)}; one half to discover, the other to confirm." if parts else ""

@@ -52,7 +52,7 @@ def _repeat(rng: np.random.Generator, vocabulary: list[int], length: int, last_g
 
 def ordinary_tokens(tokenizer: PreTrainedTokenizerBase, vocab: int) -> list[int]:
     """Ids that stand for visible text: neither special nor added tokens, nor white space, nor parts of a character."""
-    outside = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    outside = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     ids = [id for id in range(min(len(tokenizer), vocab)) if id not in outside]
     texts = [str(tokenizer.decode([id])) for id in ids]
     return [id for id, text in zip(ids, texts, strict=True) if text.strip() and "\N{REPLACEMENT CHARACTER}" not in text]

@@ -19,7 +19,8 @@ def adapter_for(hf: PreTrainedModel) -> Adapter:
     if adapter is None:
         raise UnsupportedModel(
             f"No adapter for the family {family!r} ({name}). Known families: {', '.join(FAMILIES)}."
-            f"{near_misses(family, FAMILIES)} To add one, write innerworks/model/adapters/<family>.py (about 30 lines of data) and list it in FAMILIES."
+            f"{near_misses(family, FAMILIES)} To add one, write innerworks/model/adapters/<family>.py "
+            "(about 30 lines of data) and list it in FAMILIES."
         )
     if name not in adapter.classes:
         raise UnsupportedModel(

@@ -7,6 +7,7 @@ full = selective.
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -71,7 +72,7 @@ def _labels_by_site(found: Sequence[Verdict]) -> dict[str, list[str]]:
     return {site: [name for _, _, name in sorted(labels)] for site, labels in ranked.items()}
 
 
-def _points(heads: Sequence[Head], *, size: float, colour: str) -> go.Scatter:
+def _points(heads: Sequence[Head], *, size: int, colour: str) -> go.Scatter:
     return go.Scatter(
         x=[head.index for head in heads],
         y=[head.layer for head in heads],
@@ -158,21 +159,22 @@ def effects(
     found = verdicts(findings.filter(pl.col("behaviour") == behaviour))
     scored = [(head, score) for head, score in _scores(found, material, measure) if numbers.known(score.effect)]
     scored.sort(key=lambda pair: (pair[0].rung < 1, -pair[1].effect))
+    scored = _once_per_group(scored) if measure == "joint_harm" else scored
     named = len(scored) if measure != "attention" else sum(head.rung >= 1 for head, _ in scored)
     shown, rest = scored[: min(most, named)], scored[min(most, named) :]
     rows = len(shown) + bool(rest)
     figure = go.Figure()
     names = {rows - 1 - i: head.site or "group" for i, (head, _) in enumerate(shown)}
-    floors = sorted({score.floor for _, score in scored})
-    left, right = _reach(scored, floors)
+    bounds = sorted({score.bound for _, score in scored})
+    left, right = _reach(scored, bounds)
     if rest:
         figure.add_trace(_strip(rest, left + 0.025 * (right - left)))
         names[0] = f"{len(rest)} others" if shown else f"{len(rest)} heads"
     if shown:
         figure.add_traces(_intervals(shown, list(names)[: len(shown)], behaviour_of(behaviour)))
     figure.add_vline(x=0, line={"color": INK, "width": 1})
-    for floor in floors:
-        figure.add_vline(x=floor, line={"color": INK, "width": 1, "dash": "dash"})
+    for bound in bounds:
+        figure.add_vline(x=bound, line={"color": INK, "width": 1, "dash": "dash"})
     figure.update_xaxes(title=_axis_title(measure, scored), gridcolor=LINE, range=[left, right])
     ends = [-0.7, max(rows, 1) - 0.3]
     ticks = {"tickvals": list(names), "ticktext": list(names.values()), "tickfont_size": 11}
@@ -184,12 +186,16 @@ def _scores(found: Sequence[Verdict], material: str, measure: str) -> list[tuple
     heads = [head for verdict in found for head in (*verdict.heads, *verdict.groups)]
     if measure == "attention":
         return [(head, head.attention[material]) for head in heads if material in head.attention]
-    return [
-        (head, score)
-        for head in heads
-        for score in head.causal
-        if (score.measure, score.material) == (measure, material)
-    ]
+    return [(head, score) for head in heads for score in head.causal if (score.measure, score.material) == (measure, material)]
+
+
+def _once_per_group(scored: Sequence[tuple[Head, Score]]) -> list[tuple[Head, Score]]:
+    """A group's joint harm is written down for each of its members; show it once."""
+    groups: dict[tuple[float, float], list[tuple[Head, Score]]] = {}
+    for pair in scored:
+        groups.setdefault((pair[1].effect, pair[1].low), []).append(pair)
+    several = {key: f"{len(pairs)} heads" for key, pairs in groups.items() if len(pairs) > 1}
+    return [(replace(pairs[0][0], site=several.get(key, pairs[0][0].site)), pairs[0][1]) for key, pairs in groups.items()]
 
 
 def _axis_title(measure: str, scored: Sequence[tuple[Head, Score]]) -> str:
@@ -198,11 +204,11 @@ def _axis_title(measure: str, scored: Sequence[tuple[Head, Score]]) -> str:
     return f"{what} ({unit})" if unit else what
 
 
-def _reach(scored: Sequence[tuple[Head, Score]], floors: Sequence[float]) -> tuple[float, float]:
+def _reach(scored: Sequence[tuple[Head, Score]], bounds: Sequence[float]) -> tuple[float, float]:
     """From where to where the axis goes: all intervals of labels, the floor, and of what lies below zero a part."""
     right = max(
         [
-            *floors,
+            *bounds,
             *(score.effect for _, score in scored),
             *(s.high for h, s in scored if h.rung >= 1 and numbers.known(s.high)),
         ],
@@ -216,20 +222,22 @@ def _reach(scored: Sequence[tuple[Head, Score]], floors: Sequence[float]) -> tup
 
 
 def _strip(rest: Sequence[tuple[Head, Score]], left: float) -> go.Scatter:
-    symbols = ["triangle-left" if score.effect < left else "circle" for _, score in rest]
+    """All heads without a row of their own; small in memory, for there are thousands in a large model."""
+    effects = np.array([score.effect for _, score in rest], dtype=np.float32)
+    beyond = effects < left
+    spread = 0.44 * ((np.arange(len(rest), dtype=np.float32) * _GOLDEN) % 1 - 0.5)
+    marker = {"size": 4, "symbol": "circle", "color": FAINT, "opacity": 1, "line": {"width": 0}}
+    if beyond.any():
+        marker["symbol"] = np.where(beyond, "triangle-left", "circle").tolist()
+        marker["size"] = np.where(beyond, 6, 4).astype(np.uint8)
     return go.Scatter(
-        x=[max(score.effect, left) for _, score in rest],
-        y=[0.44 * ((i * _GOLDEN) % 1 - 0.5) for i in range(len(rest))],
+        x=np.maximum(effects, np.float32(left)),
+        y=spread.astype(np.float32),
         mode="markers",
-        marker={
-            "size": [6 if s.effect < left else 4 for _, s in rest],
-            "symbol": symbols,
-            "color": FAINT,
-            "opacity": 1,
-            "line": {"width": 0},
-        },
-        hoverinfo="text",
-        hovertext=[f"<b>{html.escape(head.site)}</b> {numbers.estimate(s.effect, s.low, s.high)}" for head, s in rest],
+        marker=marker,
+        text=[html.escape(head.site) for head, _ in rest],
+        customdata=effects,
+        hovertemplate="<b>%{text}</b> %{customdata:.4f}<extra></extra>",
         showlegend=False,
     )
 
@@ -259,9 +267,7 @@ def _intervals(shown: Sequence[tuple[Head, Score]], places: Sequence[int], behav
         showlegend=False,
     )
     cores = [(score.effect, place) for (head, score), place in zip(shown, places, strict=True) if head.rung == 2]
-    core = go.Scatter(
-        x=[x for x, _ in cores], y=[y for _, y in cores], mode="markers", hoverinfo="skip", showlegend=False
-    )
+    core = go.Scatter(x=[x for x, _ in cores], y=[y for _, y in cores], mode="markers", hoverinfo="skip", showlegend=False)
     return [points, core.update(marker={"size": 4.5, "symbol": behaviour.mark, "color": behaviour.colour})]
 
 
@@ -271,9 +277,13 @@ def _score_text(head: Head, score: Score) -> str:
     lines = [
         first,
         f"effect {numbers.estimate(score.effect, score.low, score.high)} {score.unit}",
-        f"score {numbers.rounded(score.value)}, null {numbers.rounded(score.null)} ({html.escape(score.null_kind)})",
-        f"floor {numbers.constant(score.floor)}, n = {score.n}, q {numbers.q_value(score.q)}",
+        f"n = {score.n}, q {numbers.q_value(score.q)}",
     ]
+    if score.measure == "collateral":
+        lines.append(f"limit {numbers.rounded(score.bound)}")
+    else:
+        null = f"null {numbers.rounded(score.null)} ({html.escape(score.null_kind)})"
+        lines.append(f"score {numbers.rounded(score.value)}, {null}, floor {numbers.constant(score.floor)}")
     lines += [f"rung {head.rung}: {RUNGS[head.rung]}"] if head.rung else []
     lines += [html.escape(score.note)] if score.note else []
     return "<br>".join(lines)
@@ -324,7 +334,7 @@ def _faded(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
-def _plain(figure: go.Figure, *, height: float) -> go.Figure:
+def _plain(figure: go.Figure, *, height: int) -> go.Figure:
     """No background of its own, quiet axes, system fonts: the figure takes on the page that it stands on."""
     figure.update_layout(
         height=height,

@@ -136,7 +136,7 @@ def _effects(atlas: Atlas, verdict: Verdict) -> tuple[Figure, ...]:
         for material in dict.fromkeys(score.material for score in scores if score.measure == measure):
             figure = figures.effects(atlas.findings, verdict.behaviour.name, material=material, measure=measure)
             some = next(score for score in scores if (score.measure, score.material) == (measure, material))
-            floor = f"{'limit' if measure == 'collateral' else 'floor'} {numbers.constant(some.floor)}"
+            floor = f"limit {numbers.rounded(some.bound)}" if measure == "collateral" else f"floor {numbers.constant(some.floor)}"
             title = f"{word(measure)}, {word(material)} ({floor}, n\u00a0=\u00a0{some.n})"
             name = f"{verdict.behaviour.name}-{measure}-{material}"
             says = f"{title}: effects of the labelled heads with 95 % intervals; the same numbers are in the table."

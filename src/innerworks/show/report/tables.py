@@ -15,7 +15,7 @@ class Cell:
     """A table's cell: what is printed, and by what it sorts (a number, or None for nothing: always last)."""
 
     text: str
-    key: float | str | None
+    key: int | float | str | None
     title: str = ""
 
 
@@ -56,9 +56,7 @@ def labels(verdict: Verdict) -> Table:
     measures = [measure for measure in verdicts.CAUSAL if any(head.harm(measure) for head in verdict.labels)]
     columns = [Column(title="head", numeric=False), Column(title="rung")]
     for material in materials:
-        columns += [
-            Column(title=title, group=_group(verdict, material)) for title in ("score", "null", "effect [95 %]")
-        ]
+        columns += [Column(title=title, group=_group(verdict, material)) for title in ("score", "null", "effect [95 %]")]
     columns.append(Column(title="q"))
     columns += [_harm_column(verdict.labels, measure) for measure in measures]
     noted = any(head.note for head in verdict.labels)
@@ -89,20 +87,8 @@ def _harm_column(labels: Sequence[Head], measure: str) -> Column:
 
 def ablations(verdict: Verdict) -> Table | None:
     """One row per ablation, those without a verdict included."""
-    titles = (
-        "head",
-        "measure",
-        "material",
-        "harm",
-        "controls",
-        "harm − controls [95 %]",
-        "unit",
-        "floor",
-        "q",
-        "n",
-        "mde",
-        "note",
-    )
+    titles = ("head", "measure", "material", "harm", "of controls", "effect [95 %]", "unit")
+    titles += ("floor or limit", "q", "n", "mde", "note")
     words = {"head", "measure", "material", "unit", "note"}
     scores = [(head, score) for head in (*verdict.heads, *verdict.groups) for score in head.causal]
     if not scores:
@@ -118,11 +104,11 @@ def _ablation(head: Head, score: Score) -> tuple[Cell, ...]:
     return (
         _site(head),
         *(Cell(text=word, key=word) for word in words),
-        _number(score.value),
-        _number(score.null),
+        _number(score.raw),
+        _number(score.compared),
         _effect(score),
         Cell(text=score.unit, key=score.unit),
-        Cell(text=numbers.constant(score.floor), key=_short(score.floor)),
+        _number(score.bound),
         _q(score.q),
         Cell(text=str(score.n), key=score.n),
         _number(score.mde),
@@ -168,10 +154,11 @@ def _effect(score: Score | None, *, with_unit: bool = False) -> Cell:
         return Cell(text=numbers.NOTHING, key=None)
     text = numbers.estimate(score.effect, score.low, score.high)
     unit = {"probability": "", "nats": " nats"}.get(score.unit, f" {score.unit}") if with_unit else ""
+    bound = "limit" if score.measure == "collateral" else "floor"
     return Cell(
         text=text + unit,
         key=_short(score.effect),
-        title=f"floor {numbers.constant(score.floor)}, q {numbers.q_value(score.q)}",
+        title=f"{bound} {numbers.rounded(score.bound)}, q {numbers.q_value(score.q)}",
     )
 
 

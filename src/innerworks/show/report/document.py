@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from innerworks.atlas import Atlas
+from innerworks.atlas import Atlas, schema
 from innerworks.errors import AtlasError
 from innerworks.show import numbers
 from innerworks.show.behaviours import RUNGS
@@ -29,9 +29,9 @@ def render(atlas: Atlas) -> str:
     )
 
 
-def write(atlas: Atlas, path: str | Path) -> Path:
-    """Write the page and return where it lies. Raises AtlasError where that cannot be written."""
-    path = Path(path)
+def write(atlas: Atlas, path: str | Path | None = None) -> Path:
+    """Write the page (into the atlas, if not told where) and return its path. Raises AtlasError if that cannot be."""
+    path = atlas.path / schema.REPORT if path is None else Path(path)
     text = render(atlas)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -39,9 +39,7 @@ def write(atlas: Atlas, path: str | Path) -> Path:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise AtlasError(
-            f"The report {path} could not be written: {error.strerror}. Give another place for it."
-        ) from error
+        raise AtlasError(f"The report {path} could not be written: {error.strerror}. Give another place for it.") from error
     return path
 
 
