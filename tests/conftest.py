@@ -1,8 +1,11 @@
 """What all tests share: type checks at run time, and tiny models and a tokenizer that are built, never fetched."""
 
+import os
+
 from jaxtyping import install_import_hook
 
 install_import_hook(["innerworks"], "beartype.beartype")  # before anything imports innerworks
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models are slower with threads
 
 from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402

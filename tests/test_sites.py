@@ -122,7 +122,12 @@ def test_wildcards_keep_the_order_asked_for_and_pass_sites_through():
 
 @pytest.mark.parametrize(
     ("pattern", "says"),
-    [("L*.resid_pots", "resid_post"), ("*.z", "not a place"), ("L*H*.attn_out", "attn_out has no head"), ("blocks.*.hook_zz", "blocks")],
+    [
+        ("L*.resid_pots", "resid_post"),
+        ("*.z", "not a place"),
+        ("L*H*.attn_out", "attn_out has no head"),
+        ("blocks.*.hook_zz", "blocks"),
+    ],
 )
 def test_a_wildcard_of_an_unknown_kind_is_refused(pattern, says):
     with pytest.raises(UnknownSite, match=says):

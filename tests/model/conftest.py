@@ -129,5 +129,3 @@ class Plain:
         scores = torch.einsum("bqhd,bkhd->bhqk", made["q"], made["k"]) * scale
         visible = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
         return scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
-
-

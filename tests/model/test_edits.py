@@ -99,9 +99,9 @@ def test_an_ablation_does_what_an_independent_hook_does(tiny_model, plain, famil
 
 
 @pytest.mark.parametrize("head", range(4))
-def test_editing_one_head_inside_attention_moves_no_other_head(model, tokens, recorded, family, head):
-    clean = recorded(family)
+def test_editing_one_head_inside_attention_moves_no_other_head(model, tokens, head):
     record = ["L1.q", "L1.k", "L1.v", "L1.pattern", "L1.z"]
+    clean = model.run(tokens, record=record)
     others = [other for other in range(4) if other != head]
     weight = torch.arange(1, 13.0)  # how many keys each query sees
     expected = {

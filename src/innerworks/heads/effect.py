@@ -323,7 +323,8 @@ def _necessity_rows(one: Try, harm: Harm, q: float) -> list[Finding]:
     note = _joined(f"metric: {harm.metric.replace('_', ' ')}", one.label.note)
     rows = [_row(measure, one.necessity, note=note, p=one.necessity.p, **common)]
     if one.group is not None:
-        rows.append(_row("joint_harm", one.group, note=f"metric: {harm.metric.replace('_', ' ')}", p=one.group.p, **common))
+        note, members = f"metric: {harm.metric.replace('_', ' ')}", ", ".join(head_site(*head) for head in sorted(one.pair[0]))
+        rows.append(_row("joint_harm", one.group, note=note, p=one.group.p, target=members, **common))
     return rows
 
 
@@ -338,11 +339,13 @@ def _row(
     q: float,
     p: float,
     note: str,
+    target: str | None = None,
 ) -> Finding:
     return Finding(
         chapter="heads",
         behaviour=behaviour,
         site=head_site(*head),
+        target=target,
         layer=head[0],
         index=head[1],
         measure=measure,

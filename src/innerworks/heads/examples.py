@@ -9,7 +9,7 @@ from torch import Tensor
 
 from innerworks.heads import masks
 from innerworks.heads.decide import HeadsByUnit
-from innerworks.heads.kinds import KINDS, Kind
+from innerworks.heads.kinds import KINDS, MEASURES, Kind
 from innerworks.model import Model
 from innerworks.sites import Site
 from innerworks.text import Reading
@@ -35,12 +35,13 @@ def shown(model: Model, reading: Reading, table: HeadsByUnit, labels: Sequence[t
 
 def _example(model: Model, reading: Reading, table: HeadsByUnit, kind: Kind, site: Site) -> Shown:
     units = table.measured(kind.measure, "text", "confirmation")
-    best = int(np.flatnonzero(units)[table.of_measure(kind.measure, units)[:, site.layer, site.head].argmax()])
+    total = table.total[units, MEASURES.index(kind.measure), site.layer, site.head]
+    best = int(np.flatnonzero(units)[total.argmax()])
     window = next(window for window in reading.windows if window.unit == best)
     tokens = torch.tensor([window.tokens])
     run = model.run(tokens, record=[Site(layer=site.layer, kind="pattern")], logits="none")
     pattern = run[f"{site}.pattern"][0]
-    start = 0 if kind.null == "other column" else _best_start((pattern * _targets(kind, tokens)).sum(dim=1))
+    start = 0 if kind.null == "other column" else _best_start(pattern * _targets(kind, tokens))
     part = slice(start, start + SPAN)
     return Shown(
         behaviour=kind.behaviour,
@@ -60,8 +61,7 @@ def _targets(kind: Kind, tokens: Tensor) -> Tensor:
     return getattr(masks, kind.measure)(tokens, torch.ones_like(tokens, dtype=torch.bool))[0].float()
 
 
-def _best_start(by_row: Tensor) -> int:
-    """Where the stretch begins that holds most mass; a stretch's own targets mostly lie within it."""
-    if len(by_row) <= SPAN:
-        return 0
-    return int(by_row.unfold(0, SPAN, 1).sum(dim=1).argmax())
+def _best_start(on_target: Tensor) -> int:
+    """Where the stretch begins within which most mass lies on targets, both ends inside it."""
+    starts = range(max(1, len(on_target) - SPAN + 1))
+    return max(starts, key=lambda start: float(on_target[start : start + SPAN, start : start + SPAN].sum()))

@@ -65,10 +65,10 @@ class Edit:
             where = rows.to(part.device)[:, queries]
             if axes[1] == "head":
                 where = where[:, None].expand(part.shape[:-1])
+            seq = axes.index("seq")
             value = torch.as_tensor(self.value, dtype=part.dtype, device=part.device)
-            if value.ndim == part.ndim:
-                value = value[(EVERY,) * axes.index("seq") + (queries,)]
-            part[where] = value.expand(part.shape)[where]
+            whole = _spread(value, (*part.shape[:seq], rows.shape[1], *part.shape[seq + 1 :]), self.site)
+            part[where] = whole[(EVERY,) * seq + (queries,)][where]
             return edited
 
         return put
@@ -115,4 +115,19 @@ def chosen(positions: Positions, position_ids: Int[Tensor, "batch seq"]) -> Bool
         if positions.shape != position_ids.shape:
             raise UsageError(f"positions has shape {tuple(positions.shape)}, the tokens {tuple(position_ids.shape)}.")
         return positions
-    return torch.isin(position_ids, torch.as_tensor(positions, device=position_ids.device))
+    wanted, length = torch.as_tensor(positions, device=position_ids.device), int(position_ids.max()) + 1
+    outside = wanted[(wanted < 0) | (wanted >= length)].tolist()
+    if outside:
+        raise UsageError(
+            f"positions {outside} lie outside the sequences, of which the longest has {length} tokens (0 to {length - 1})."
+        )
+    return torch.isin(position_ids, wanted)
+
+
+def _spread(value: Tensor, shape: tuple[int, ...], site: Site) -> Tensor:
+    try:
+        return value.expand(shape)
+    except RuntimeError as error:
+        raise UsageError(
+            f"A value of shape {tuple(value.shape)} cannot be put at {site}, which has {shape} in this run."
+        ) from error

@@ -74,6 +74,8 @@ class Model:
 
     def check(self, site: Site) -> None:
         """Raise UnknownSite where this model has no such place."""
+        if site.feature is not None:
+            raise UnknownSite(f"{site}: {self.name} has no sparse features; only the whole activation is there.")
         limits = (("layer", self.anatomy.layers), ("head", self.anatomy.heads), ("neuron", self.anatomy.neurons))
         for axis, count in limits:
             index = getattr(site, axis)
@@ -120,8 +122,12 @@ class Model:
         tokens = tokens.to(self.device)
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(self.device, torch.bool)
         self._check_tokens(tokens, mask)
-        if resume is not None and not torch.equal(resume.tokens, tokens):
-            raise UsageError("resume= was made on other tokens.")
+        if resume is not None and not (torch.equal(resume.tokens, tokens) and torch.equal(resume.mask, mask)):
+            raise UsageError("resume= was made on other tokens, or with another mask.")
+        if isinstance(logits, Tensor) and (logits.dtype != torch.bool or logits.shape != tokens.shape):
+            raise UsageError(
+                f"logits= as a tensor is a boolean {tuple(tokens.shape)}, like the tokens; got {logits.dtype} {tuple(logits.shape)}."
+            )
         if keep not in (None, "resume"):
             raise UsageError(f"keep={keep!r}: the only thing to keep is 'resume'.")
         record = [*record, *(self.sites("resid_post") if keep else ())]
@@ -145,6 +151,8 @@ class Model:
             raise UsageError(f"tokens must be [batch, seq], and mask alike; got {tuple(tokens.shape)} and {tuple(mask.shape)}.")
         if tokens.numel() == 0:
             raise UsageError("There are no tokens to run on.")
+        if not bool(mask.any(dim=-1).all()):
+            raise UsageError("mask is False everywhere in some sequence: leave that sequence out.")
         longest, limit = int(mask.sum(dim=-1).max()), self.anatomy.max_positions
         if limit is not None and longest > limit:
             raise UsageError(

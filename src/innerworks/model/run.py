@@ -75,6 +75,8 @@ def run(
     """Run a model once; see `Model.run` for the meaning of the arguments."""
     position_ids = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
     call, recorded = Call(), {}
+    if grad:
+        call.add("resid_pre", 0, _let_gradients_flow)  # first, so that recordings lie downstream of it
     for one in edit:
         _add(model, call, one.site, one.handler(position_ids))
     wanted = expand(record, layers=model.anatomy.layers, heads=model.anatomy.heads)
@@ -88,13 +90,11 @@ def run(
             model.check(site)
     for site, handler in watch:
         _add(model, call, site, handler)
-    if grad:
-        call.add("resid_pre", 0, _let_gradients_flow)
     with ExitStack() as undo:
         undo.enter_context(torch.set_grad_enabled(grad))
         undo.enter_context(hooked(model, call))
         if resume is not None:
-            undo.enter_context(_skipping(model, _first_layer(call), resume))
+            undo.enter_context(_skipping(model, call, resume))
         undo.enter_context(call.running())
         final, scores = _forward(model, tokens, mask, position_ids, logits)
     _check_fired(call)
@@ -117,7 +117,7 @@ def _forward(
     if logits == "all":
         return final, model.readout(final)
     if logits == "last":
-        last = position_ids.argmax(dim=-1)
+        last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=-1)  # the last real token
         return final, model.readout(final[torch.arange(len(final)), last])
     if logits == "none":
         return final, None
@@ -210,7 +210,9 @@ def _hook(model: "Model", call: Call, kind: str, layer: int) -> Any:
 
 
 def _reading(see: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> tuple[Any, Any] | None:
+        if kwargs is None:  # torch forgot the kwargs: our run ended while another thread was between this module's hooks
+            return None
         if args:
             return (see(args[0]), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": see(kwargs["hidden_states"])}
@@ -233,8 +235,9 @@ def _first_layer(call: Call) -> int:
 
 
 @contextmanager
-def _skipping(model: "Model", first: int, clean: Run) -> Iterator[None]:
-    """Let the blocks before `first` hand on the clean run's stream instead of computing it again."""
+def _skipping(model: "Model", call: Call, clean: Run) -> Iterator[None]:
+    """Let the blocks before the first place of a call hand on the clean run's stream instead of computing it again."""
+    first = _first_layer(call)
     if first == 0:
         yield
         return
@@ -245,7 +248,7 @@ def _skipping(model: "Model", first: int, clean: Run) -> Iterator[None]:
         blocks = [model.block(layer) for layer in range(first)]
         before = [vars(block).get("forward") for block in blocks]
         for block in blocks:
-            block.forward = _hand_on(block.forward, stream)
+            block.forward = _hand_on(block.forward, call, stream)
         try:
             yield
         finally:
@@ -255,8 +258,8 @@ def _skipping(model: "Model", first: int, clean: Run) -> Iterator[None]:
                     block.forward = forward
 
 
-def _hand_on(forward: Callable[..., Any], stream: Tensor) -> Callable[..., Any]:
+def _hand_on(forward: Callable[..., Any], call: Call, stream: Tensor) -> Callable[..., Any]:
     def skip(*args: Any, **kwargs: Any) -> Any:
-        return forward(*args, **kwargs) if current() is None else stream
+        return stream if current() is call else forward(*args, **kwargs)  # another thread may run the same block
 
     return skip

@@ -57,9 +57,9 @@ class Calibration:
     def in_words(self) -> RenderableType:
         """Return it as tables for a terminal."""
         columns = [*KINDS, NOTHING]
-        confusion = Table(
-            "what it is", "heads", *columns, title=f"Confusion matrix, {self.phantoms} phantoms", title_justify="left"
-        )
+        titles = [name.replace("_", "\n") for name in columns]
+        title = f"Confusion matrix of {self.phantoms} phantoms: what a head is, and how often it was labelled what"
+        confusion = Table("what it is", "heads", *titles, title=title, title_justify="left", box=None)
         for truth, count in self.heads.items():
             cells = [str(self.labels.get((truth, label), "·")) for label in columns]
             confusion.add_row(truth, str(count), *cells)

@@ -54,13 +54,14 @@ def observe(
                 one.freeze(progress.states[one.name])
         if number < progress.batches:
             continue
-        _observe_batch(model, batch, instruments, progress)
+        observe_batch(model, batch, instruments, progress)
         progress.batches += 1
         after_batch(progress, batch)
     return progress
 
 
-def _observe_batch(model: Model, batch: TextBatch, instruments: Sequence[Instrument], progress: Pass) -> None:
+def observe_batch(model: Model, batch: TextBatch, instruments: Sequence[Instrument], progress: Pass) -> None:
+    """Run one batch and let every instrument add what it sees to its state."""
     watch: list[Watch] = []
     for one in instruments:
         one.begin_batch(batch)
