@@ -39,7 +39,8 @@ def main() -> None:
     ratios = time_ratios(options.pairs)
     median, low, high = statistics.median(ratios), min(ratios), max(ratios)
     print(
-        f"observing / plain forward with logits: {median:.2f} (median of {len(ratios)} pairs, {low:.2f} to {high:.2f}; budget {BUDGET})"
+        f"observing / plain forward with logits: {median:.2f} "
+        f"(median of {len(ratios)} pairs, {low:.2f} to {high:.2f}; budget {BUDGET})"
     )
     small, large = (memory_of(tokens) for tokens in (10_000, 100_000))
     print(f"peak memory: {small:.0f} MB at 10k tokens, {large:.0f} MB at 100k: {large / small:.3f} (budget {MEMORY_BUDGET})")

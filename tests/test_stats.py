@@ -122,8 +122,8 @@ def test_no_unit_or_one_gives_no_number_and_p_one(n: int) -> None:
 
 
 def test_without_spread_only_an_effect_above_the_floor_counts() -> None:
-    same = estimate(np.broadcast_to([0.5, 0.1, 0.0], (20, 3)).copy(), ["a"] * 20)
-    np.testing.assert_array_equal(same.p_above(0.1), [0.0, 1.0, 1.0])
+    same = estimate(np.broadcast_to([0.5, 0.125, 0.0], (20, 3)).copy(), ["a"] * 20)
+    np.testing.assert_array_equal(same.p_above(0.125), [0.0, 1.0, 1.0])
 
 
 def test_nan_is_never_an_effect() -> None:

@@ -27,7 +27,7 @@ _HOME = {
     "phantoms": "innerworks",
 }
 
-__all__ = list(_HOME)
+__all__ = ["Atlas", "Corpus", "Model", "Site", "ablate", "heads", "load", "patch", "phantoms", "scan"]
 
 if TYPE_CHECKING:
     from innerworks import heads, phantoms

@@ -133,7 +133,8 @@ def translate(text: str) -> str:
     if match["hook"] in ("attn.hook_q", "attn.hook_k"):
         letter = match["hook"][-1]
         raise UnknownSite(
-            f"{text!r} is a projection before the rotation, which is not a site. blocks.N.attn.hook_rot_{letter} (our LN.{letter}) is."
+            f"{text!r} is a projection before the rotation, which is not a site. "
+            f"blocks.N.attn.hook_rot_{letter} (our LN.{letter}) is."
         )
     kind = _TRANSFORMER_LENS.get(match["hook"])
     if kind is None:

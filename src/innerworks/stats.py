@@ -67,7 +67,7 @@ def deal_halves(texts: Sequence[str], strata: Sequence[str]) -> list[Half]:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over units with its uncertainty; arrays have one entry per component."""
+    """A mean over units with its uncertainty; arrays have one entry per component (no axis for a single one)."""
 
     mean: Array
     se: Array
@@ -78,12 +78,12 @@ class Estimate:
     @property
     def low(self) -> Array:
         """Lower end of the 95 % interval."""
-        return self.mean - stdtrit(self.df, 1 - CONSTANTS.level / 2) * self.se
+        return np.asarray(self.mean - stdtrit(self.df, 1 - CONSTANTS.level / 2) * self.se)
 
     @property
     def high(self) -> Array:
         """Upper end of the 95 % interval."""
-        return self.mean + stdtrit(self.df, 1 - CONSTANTS.level / 2) * self.se
+        return np.asarray(self.mean + stdtrit(self.df, 1 - CONSTANTS.level / 2) * self.se)
 
     def p_above(self, floor: float) -> Array:
         """The p of "the effect is at most the floor", upper tail; 1 where the guards on n and on the sign fail."""
@@ -93,7 +93,8 @@ class Estimate:
 
     def mde(self, floor: float) -> Array:
         """The smallest true effect that would be found at p .005 with probability .9."""
-        return floor + (stdtrit(self.df, 1 - CONSTANTS.mde_p) + stdtrit(self.df, CONSTANTS.mde_power)) * self.se
+        reach = stdtrit(self.df, 1 - CONSTANTS.mde_p) + stdtrit(self.df, CONSTANTS.mde_power)
+        return np.asarray(floor + reach * self.se)
 
 
 def estimate(effects: Array, strata: Sequence[str]) -> Estimate:
@@ -116,11 +117,11 @@ def estimate(effects: Array, strata: Sequence[str]) -> Estimate:
         centred[group == g] -= effects[group == g].mean(axis=0)
     df = n - len(names)
     return Estimate(
-        mean=effects.mean(axis=0),
-        se=np.sqrt((centred**2).sum(axis=0) / df / n),
+        mean=np.asarray(effects.mean(axis=0)),
+        se=np.asarray(np.sqrt((centred**2).sum(axis=0) / df / n)),
         n=n,
         df=df,
-        positive=(effects > 0).mean(axis=0),
+        positive=np.asarray((effects > 0).mean(axis=0)),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 
@@ -36,6 +37,14 @@ def plain(tiny_hf: Callable[..., Any], tokens: torch.Tensor) -> Callable[[str], 
         return seen[family]
 
     return look
+
+
+@pytest.fixture
+def unchecked() -> Any:
+    """Switch the run-time type checks off, as they are for users."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ class HeadsByUnit:
     rows: NDArray[np.float32]  # [unit, measure]: rows behind each mean
     mass: Array
     ids: tuple[str, ...]
-    strata: NDArray[np.str_]
-    materials: NDArray[np.str_]
-    halves: NDArray[np.str_]
+    strata: NDArray[np.character]
+    materials: NDArray[np.character]
+    halves: NDArray[np.character]
 
     @classmethod
     def of(cls, total: NDArray[np.float32], rows: NDArray[np.float32], units: Sequence[Sequence[str]]) -> "HeadsByUnit":

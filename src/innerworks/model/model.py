@@ -126,7 +126,8 @@ class Model:
             raise UsageError("resume= was made on other tokens, or with another mask.")
         if isinstance(logits, Tensor) and (logits.dtype != torch.bool or logits.shape != tokens.shape):
             raise UsageError(
-                f"logits= as a tensor is a boolean {tuple(tokens.shape)}, like the tokens; got {logits.dtype} {tuple(logits.shape)}."
+                f"logits= as a tensor is a boolean {tuple(tokens.shape)}, like the tokens; "
+                f"got {logits.dtype} {tuple(logits.shape)}."
             )
         if keep not in (None, "resume"):
             raise UsageError(f"keep={keep!r}: the only thing to keep is 'resume'.")

@@ -110,8 +110,10 @@ def run(
 def _forward(
     model: "Model", tokens: Tensor, mask: Tensor, position_ids: Tensor, logits: Logits | Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    out = model.hf.base_model(input_ids=tokens, attention_mask=mask.long(), position_ids=position_ids, use_cache=False)
-    final = out.last_hidden_state
+    forward: Any = model.hf.base_model
+    final = forward(
+        input_ids=tokens, attention_mask=mask.long(), position_ids=position_ids, use_cache=False
+    ).last_hidden_state
     if isinstance(logits, Tensor):
         return final, model.readout(final[logits])
     if logits == "all":

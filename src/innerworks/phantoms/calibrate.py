@@ -11,7 +11,7 @@ mistake, everything else off its own column is.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -29,7 +29,7 @@ from innerworks.sites import head_site
 from innerworks.text import Corpus, Document, read
 
 DOCUMENTS = 80
-ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+ARCHITECTURES: tuple[Architecture, ...] = ("gpt2", "llama")
 FILLER = "filler"
 NOTHING = "nothing"
 

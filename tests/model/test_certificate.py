@@ -1,0 +1,245 @@
+"""The certificate passes sound models, and each kind of mistake that it is there for fails the right check."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import innerworks as iw
+from innerworks.errors import BrokenModel, CertificateFailed, UnsupportedModel
+from innerworks.model import adapters, attention, certificate
+from innerworks.model import run as run_module
+
+CHECKS = {
+    "plain": "hooks that do nothing leave the logits bit for bit",
+    "opened": "logits with attention opened up",
+    "future": "no query sees the future",
+    "rows": "rows of a pattern sum to one",
+    "read": "pattern @ v = z",
+    "heads": "heads \\+ bias = attention's output",
+    "neurons": "neurons through the down projection = feed-forward's output",
+    "middle": "stream \\+ attention's output = stream between",
+    "stream": "embedding \\+ everything added = final stream",
+    "left": "padding on the left changes nothing",
+    "right": "padding on the right changes nothing",
+    "gradients": "gradients arrive",
+}
+
+
+def refuses(hf, *checks):
+    """Wrapping fails, and the message names these checks, each with its numbers."""
+    with pytest.raises(CertificateFailed) as caught:
+        iw.Model(hf, None, name="broken")
+    assert "broken fails" in str(caught.value)
+    for check in checks:
+        assert caught.match(CHECKS[check] + r": off by \S+, allowed \S+")
+
+
+def test_a_sound_model_passes_every_check(model):
+    found = model.certificate
+    assert found.dtype == "float32" and found.model == model.name
+    assert all(check.passed for check in found.checks)
+    assert len(found.as_dict()["checks"]) == len(CHECKS)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_a_sound_model_passes_in_any_precision(tiny_hf, family, dtype):
+    assert iw.Model(tiny_hf(family).to(getattr(torch, dtype)), None).certificate.dtype == dtype
+
+
+def test_a_model_as_transformers_initialises_it_passes(tiny_hf, family):
+    iw.Model(tiny_hf(family, initializer_range=0.02), None)
+
+
+@pytest.mark.parametrize("spread", [0.2, 0.02], ids=["wide weights", "weights as initialised"])
+class TestAMistakeIsCaught:
+    """On models with weights of ordinary size, and on one fresh from initialisation, whose activations are small."""
+
+    @pytest.fixture
+    def hf(self, tiny_hf, spread):
+        return lambda family: _shrunk(tiny_hf(family), spread / 0.2)
+
+    @pytest.mark.parametrize("family", ["gpt2", "llama"])
+    def test_a_dropped_causal_mask(self, hf, family, monkeypatch):
+        mask = attention.sdpa_mask
+        monkeypatch.setattr(attention, "sdpa_mask", lambda *args, **kwargs: torch.ones_like(mask(*args, **kwargs)))
+        refuses(hf(family), "future")
+
+    @pytest.mark.parametrize("family", ["gpt2", "llama"])
+    def test_a_mask_function_that_was_never_registered(self, hf, family, monkeypatch):
+        monkeypatch.setattr(attention.AttentionMaskInterface, "register", lambda *_: None)
+        for registry in (attention.ALL_MASK_ATTENTION_FUNCTIONS._global_mapping, attention.AttentionMaskInterface._global_mapping):
+            monkeypatch.delitem(registry, "innerworks_sdpa", raising=False)
+        with pytest.raises(CertificateFailed):
+            iw.Model(hf(family), None)
+
+    def test_forgotten_position_ids(self, hf, monkeypatch):
+        forward = run_module._forward
+
+        def forgetful(model, tokens, mask, position_ids, logits):
+            return forward(model, tokens, mask, torch.arange(tokens.shape[1]).expand_as(tokens), logits)
+
+        monkeypatch.setattr(run_module, "_forward", forgetful)
+        refuses(hf("gpt2"), "left")
+
+    def test_a_padding_mask_that_never_arrives(self, hf, monkeypatch):
+        forward = run_module._forward
+        monkeypatch.setattr(
+            run_module, "_forward", lambda model, tokens, mask, *rest: forward(model, tokens, torch.ones_like(mask), *rest)
+        )
+        refuses(hf("llama"), "left")
+
+    def test_swapped_groups_of_shared_keys(self, hf, monkeypatch):
+        monkeypatch.setattr(attention, "repeat_kv", lambda x, groups: x.repeat(1, groups, 1, 1))
+        refuses(hf("llama"), "opened")
+
+    def test_a_forgotten_scale(self, hf, monkeypatch):
+        plain = nn.Module.__getattribute__
+        del plain
+        opened = attention._attention
+
+        def unscaled(module, query, key, value, mask, scaling=None, **rest):
+            return opened(module, query, key, value, mask, scaling=query.shape[-1] ** -0.5, **rest)
+
+        monkeypatch.setattr(attention, "_attention", unscaled)
+        hf_model = hf("gpt2-inverse-layer")
+        try:
+            refuses(hf_model, "plain")
+        finally:
+            monkeypatch.undo()
+            attention.install(_uninstalled(hf_model))
+
+    @pytest.mark.parametrize(
+        ("family", "wrong", "checks"),
+        [
+            ("llama", {"attention_out": "self_attn.q_proj"}, ["read", "heads"]),
+            ("llama", {"mlp": "self_attn"}, ["stream", "neurons"]),
+            ("llama", {"attention": "mlp"}, ["stream", "heads", "middle"]),
+            ("llama", {"mlp_norm": "input_layernorm"}, ["middle"]),
+            ("gpt2", {"mlp": "ln_2"}, ["stream", "neurons"]),
+            ("gpt2", {"mlp_norm": "ln_1"}, ["middle"]),
+        ],
+    )
+    def test_an_adapter_that_names_the_wrong_module(self, hf, monkeypatch, family, wrong, checks):
+        monkeypatch.setitem(adapters.FAMILIES, family, replace(adapters.FAMILIES[family], **wrong))
+        refuses(hf(family), *checks)
+
+    def test_attention_taken_before_something_that_is_added_to_the_stream_with_it(self, hf, monkeypatch):
+        gpt2 = hf("gpt2")
+        for block in gpt2.transformer.h:  # a family that doubles what its projection puts out
+            block.attn.resid_dropout = _Doubled()
+        monkeypatch.setitem(adapters.FAMILIES, "gpt2", replace(adapters.FAMILIES["gpt2"], attention="attn.c_proj"))
+        refuses(gpt2, "stream", "middle")
+
+    @pytest.mark.parametrize(
+        ("module", "checks"),
+        [
+            ("transformer.h.1", ["stream"]),
+            ("transformer.h.1.attn.c_proj", ["heads"]),
+            ("transformer.h.1.mlp.c_proj", ["neurons"]),
+        ],
+    )
+    def test_a_hook_left_behind_that_changes_something(self, hf, module, checks):
+        gpt2 = hf("gpt2")
+        if module.endswith("mlp.c_proj"):  # below the sub-layer's own output only a changed module shows
+            gpt2.get_submodule(module.rpartition(".")[0]).register_forward_hook(lambda module, args, out: 1.1 * out)
+        else:
+            gpt2.get_submodule(module).register_forward_hook(lambda module, args, out: 1.1 * out)
+        refuses(gpt2, *checks)
+
+
+def test_gradients_that_do_not_arrive(tiny_hf, monkeypatch):
+    forward = run_module._forward
+
+    def cut(model, *rest):
+        with torch.no_grad():
+            final, scores = forward(model, *rest)
+        return final, scores.requires_grad_() if scores is not None else None
+
+    monkeypatch.setattr(run_module, "_forward", cut)
+    with pytest.raises(CertificateFailed, match=CHECKS["gradients"]):
+        iw.Model(tiny_hf("gpt2"), None)
+
+
+def test_numbers_that_are_not_numbers_fail(tiny_hf):
+    probe = certificate._Probe(iw.Model(tiny_hf("gpt2"), None))
+    nan = torch.tensor([float("nan")])
+    assert probe.relative((nan, torch.zeros(1))) == float("inf")
+    assert not certificate.Check(what="anything", difference=float("nan"), allowed=1.0).passed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named(tiny_hf, value):
+    hf = tiny_hf("llama")
+    with torch.no_grad():
+        hf.model.layers[1].mlp.down_proj.weight[3, 5] = value
+    with pytest.raises(BrokenModel, match="model.layers.1.mlp.down_proj.weight"):
+        iw.Model(hf, None)
+
+
+def test_many_broken_weights_are_counted(tiny_hf):
+    hf = tiny_hf("gpt2")
+    with torch.no_grad():
+        for weight in hf.parameters():
+            weight.fill_(float("nan"))
+    with pytest.raises(BrokenModel, match=r"transformer.wte.weight, .* and \d+ more"):
+        iw.Model(hf, None)
+
+
+def test_a_certificate_can_be_left_out(tiny_hf):
+    assert iw.Model(tiny_hf("gpt2"), None, certified=False).certificate is None
+
+
+def test_a_context_shorter_than_the_probe_is_no_obstacle(tiny_hf):
+    assert iw.Model(tiny_hf("gpt2", n_positions=10), None).anatomy.max_positions == 10
+
+
+def test_wrapping_twice_is_wrapping_once(tiny_hf, tokens):
+    hf = tiny_hf("llama")
+    first, second = iw.Model(hf, None), iw.Model(hf, None)
+    assert torch.equal(first.run(tokens).logits, second.run(tokens).logits)
+
+
+def test_a_model_loaded_with_eager_attention_is_served_by_sdpa(tiny_hf, tokens, recorded):
+    hf = tiny_hf("llama", attn_implementation="eager")
+    assert torch.equal(iw.Model(hf, None).run(tokens).logits, recorded("llama", opened=False).logits)
+
+
+def test_attention_that_keeps_its_probabilities_to_itself_is_refused(tiny_hf):
+    hf = tiny_hf("llama")
+    hf.config._attn_implementation = "flex_attention"
+    with pytest.raises(UnsupportedModel, match="attn_implementation='flex_attention'"):
+        iw.Model(hf, None)
+
+
+def test_a_wrapped_model_can_generate_and_be_saved_as_before(tiny_hf, tokens, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    hf = tiny_hf("llama")
+    ask = dict(max_new_tokens=5, do_sample=False, pad_token_id=1, attention_mask=torch.ones_like(tokens))
+    before = hf.generate(tokens, **ask)
+    iw.Model(hf, None)
+    assert torch.equal(hf.generate(tokens, **ask), before)
+    hf.save_pretrained(tmp_path)
+    assert "innerworks" not in (tmp_path / "config.json").read_text()
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).generate(tokens, **ask), before)
+
+
+class _Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def _shrunk(hf, factor):
+    """Make every weight but the norms' smaller, as far as a fresh model's are."""
+    with torch.no_grad():
+        for name, weight in hf.named_parameters():
+            if "ln_" not in name and "norm" not in name:
+                weight *= factor
+    return hf
+
+
+def _uninstalled(hf):
+    hf.config._attn_implementation = "sdpa"
+    return hf
