@@ -44,9 +44,6 @@ def run() -> None:
     except InnerworksError as error:
         typer.echo(f"innerworks: {error}", err=True)
         sys.exit(BAD_USAGE if isinstance(error, UsageError) else FAILED)
-    except KeyboardInterrupt:
-        typer.echo("\ninnerworks: interrupted. What was done is kept: go on with the same command and --resume.", err=True)
-        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -59,18 +59,22 @@ def scan(
         output.print_json(data=estimate.as_dict()) if as_json else output.print(estimate.in_words())
         return
     folder = out or Path(f"{loaded.name.replace('/', '--')}.atlas")
-    with ScanProgress() as progress:
-        atlas = run_scan(
-            loaded,
-            out=folder,
-            corpus=read,
-            depth=depth,
-            seed=seed,
-            resume=resume,
-            force=force,
-            progress=progress,
-            show_plan=lambda estimate: errors.print(estimate.in_words()),
-        )
+    try:
+        with ScanProgress() as progress:
+            atlas = run_scan(
+                loaded,
+                out=folder,
+                corpus=read,
+                depth=depth,
+                seed=seed,
+                resume=resume,
+                force=force,
+                progress=progress,
+                show_plan=lambda estimate: errors.print(estimate.in_words()),
+            )
+    except KeyboardInterrupt:
+        errors.print(f"\nInterrupted. What was done is kept; go on with the same command and --resume (atlas: {folder}).")
+        raise typer.Exit(1) from None
     if as_json:
         labels = atlas.labels.select("behaviour", "site", "rung", "q", "note").to_dicts()
         output.print(json.dumps({"atlas": str(folder), "report": str(folder / "report.html"), "labels": labels}), soft_wrap=True)

@@ -14,19 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.stats import special_ortho_group
 from torch import Tensor
 
 from innerworks.heads import masks
 from innerworks.heads.means import HeadReference
-from innerworks.model import Model, Run, ablate
+from innerworks.model import Mean, Model, Run, ablate
 from innerworks.model.call import Handler
 from innerworks.model.run import Watch
+from innerworks.model.weights import W_O
 from innerworks.sites import Site, head_site
 from innerworks.stats import Array
 from innerworks.text import Reading, TextBatch
 
 Head = tuple[int, int]  # layer, head
-Heads = frozenset[Head]
+Rotated = tuple[int, int, int]  # layer, head, draw: what ablating the head removes, under a fixed random rotation
+Heads = frozenset[Head | Rotated]
 
 #: metric -> the material it is measured on
 METRICS = {
@@ -113,22 +116,29 @@ def _rows(batch: TextBatch) -> dict[str, Bool[Tensor, "batch seq"]]:
 
 
 def measure(
-    model: Model, trial: Trial, references: Mapping[str, HeadReference], heads: Iterable[Head], material: str
+    model: Model, trial: Trial, references: Mapping[str, HeadReference], heads: Iterable[Head | Rotated], material: str
 ) -> dict[str, Array]:
     """Run one material of the trial without some heads: `{metric: [unit]}`; NaN where a unit has no row for a metric.
 
     The match of the watched induction heads comes by head, `match_by_head [head, unit]`; NaN for heads whose layers were not run.
     """
     heads, batch = sorted(heads), trial.batches[material]
-    edit = [ablate(Site(layer=layer, head=head), mean=references[material].mean) for layer, head in heads]
+    mean = references[material].mean
+    places = torch.arange(batch.tokens.shape[1]).expand(batch.tokens.shape)  # padded on the right
+    edits = [ablate(Site(layer=one[0], head=one[1]), mean=mean) for one in heads if len(one) == 2]
+    replaced = [(edit.site, edit.handler(places)) for edit in edits]
+    rotated = [watch for one in heads if len(one) == 3 for watch in remove_rotated(model, mean, one)]
     wanted = [metric for metric, of in METRICS.items() if of == material and metric != "induction_match"]
     rows = torch.stack([trial.rows[metric] for metric in wanted]).any(dim=0)
     match = _Match(trial) if material == "random" else None
     run = model.run(
         batch.tokens,
         mask=batch.mask,
-        edit=edit,
-        watch=match.watch(after=heads[0][0] if heads else 0) if match else (),
+        watch=[  # rotations first: they read what a head would have written, though it may be ablated beside them
+            *rotated,
+            *replaced,
+            *(match.watch(after=heads[0][0] if heads else 0) if match else ()),
+        ],
         logits=rows,
         resume=trial.clean[material],
     )
@@ -136,6 +146,28 @@ def measure(
     loss[rows] = _loss(run.require_logits, batch.tokens.roll(-1, dims=1)[rows]).double()
     out = {metric: _per_unit(loss, trial.rows[metric]) for metric in wanted}
     return {**out, "match_by_head": match.per_unit()} if match else out
+
+
+def remove_rotated(model: Model, mean: Mean, one: Rotated) -> list[Watch]:
+    """Take from the stream what ablating a head would take, turned by a Haar rotation of the stream: a control of equal size.
+
+    Only for models with too few other heads: such a control flatters, since no part of the model ever writes like that.
+    """
+    layer, head, draw = one
+    rng = np.random.default_rng([layer, head, draw])
+    rotation = torch.from_numpy(special_ortho_group.rvs(model.anatomy.d_model, random_state=rng)).float()
+    writes = W_O(model, layer)[head] @ rotation.to(model.device)
+    centre = mean.of(Site(layer=layer, head=head)).to(model.device)
+    removed: list[Tensor] = []
+
+    def read(z: Tensor, queries: slice) -> None:
+        removed[:] = [(z[:, :, head] - centre) @ writes]
+        removed[0][:, 0] = 0.0
+
+    def write(attention: Tensor, queries: slice) -> Tensor:
+        return attention - removed[0]
+
+    return [(Site(layer=layer, kind="z"), read), (Site(layer=layer, kind="attn_out"), write)]
 
 
 def _loss(logits: Float[Tensor, "row vocab"], targets: Tensor) -> Float[Tensor, " row"]:
@@ -192,7 +224,7 @@ class Ablations:
     done: dict[str, dict[str, Array]]
     runs: int = 0  # how many runs this took, so far
 
-    def without(self, heads: Iterable[Head], metric: str) -> Array:
+    def without(self, heads: Iterable[Head | Rotated], metric: str) -> Array:
         """One metric per unit, without these heads."""
         heads = frozenset(heads)
         known = self.done.setdefault(set_name(heads), {})
@@ -214,5 +246,6 @@ class Ablations:
 
 
 def set_name(heads: Heads) -> str:
-    """A set of heads as text: `L17H3+L18H6`, or `clean` for none."""
-    return "+".join(head_site(layer, head) for layer, head in sorted(heads)) or "clean"
+    """A set of heads as text: `L17H3+L18H6`, `L17H3~4` for a rotated one, or `clean` for none."""
+    names = [head_site(one[0], one[1]) + (f"~{one[2]}" if len(one) == 3 else "") for one in sorted(heads)]
+    return "+".join(names) or "clean"

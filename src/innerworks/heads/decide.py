@@ -79,7 +79,7 @@ def effect(table: HeadsByUnit, kind: Kind, material: str, half: Half) -> Effect:
     own = table.of_measure(kind.measure, units)
     null = _null(table, kind, material, units)
     strata = [str(stratum) for stratum in table.strata[units]]
-    return Effect(value=own.mean(axis=0), null=null.mean(axis=0), estimate=estimate(own - null, strata))
+    return Effect(value=_mean(own), null=_mean(null), estimate=estimate(own - null, strata))
 
 
 def _null(table: HeadsByUnit, kind: Kind, material: str, units: NDArray[np.bool_]) -> Array:
@@ -88,10 +88,15 @@ def _null(table: HeadsByUnit, kind: Kind, material: str, units: NDArray[np.bool_
     names = [f"offset_{o}" for o in OFFSETS] if kind.null == "other offset" else [f"column_{c}" for c in COLUMNS]
     others = [name for name in names if name != kind.measure]
     discovery = table.measured(kind.measure, material, "discovery")
-    rivals = np.stack([table.of_measure(name, discovery).mean(axis=0) for name in others])
+    rivals = np.stack([_mean(table.of_measure(name, discovery)) for name in others])
     best = rivals.argmax(axis=0)  # per head, the strongest other offset or column
     masses = np.stack([table.of_measure(name, units) for name in others])
     return np.take_along_axis(masses, best[None, None], axis=0)[0]
+
+
+def _mean(by_unit: Array) -> Array:
+    """Over units; NaN where there is none."""
+    return by_unit.mean(axis=0) if len(by_unit) else np.full(by_unit.shape[1:], np.nan)
 
 
 def candidates(table: HeadsByUnit, kind: Kind) -> Candidates:

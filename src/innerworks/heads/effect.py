@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from innerworks.findings import Finding
-from innerworks.heads.ablation import METRICS, Head, Heads
+from innerworks.heads.ablation import METRICS, Head, Heads, Rotated
 from innerworks.heads.kinds import KINDS
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Necessity, Selectivity, adjust, necessity, selectivity
 
-Without = Callable[[Iterable[Head], str], Array]  # (heads ablated, metric) -> the metric per unit
+Without = Callable[[Iterable[Head | Rotated], str], Array]  # (heads ablated, metric) -> the metric per unit
 Pair = tuple[Heads, Heads]  # harm is what the first ablation costs more than the second
 
 
@@ -65,7 +65,7 @@ class Label:
     behaviour: str
     head: Head
     strength: float  # effect in floors, on the weaker material
-    controls: tuple[Head, ...] = ()
+    controls: tuple[Head | Rotated, ...] = ()
     note: str = ""
 
 
@@ -111,8 +111,11 @@ def tried(labels: Sequence[Label], effort: Effort) -> list[Label]:
 
 def matched(
     heads: Iterable[Head], excluded: Iterable[Head], removed: Array, *, count: int = CONSTANTS.controls
-) -> tuple[tuple[Head, ...], str]:
-    """Heads of the same layers, one up and one down (wider until there are enough), nearest in what an ablation removes."""
+) -> tuple[tuple[Head | Rotated, ...], str]:
+    """Heads of the same layers, one up and one down (wider until there are enough), nearest in what an ablation removes.
+
+    Where the model has too few, what the heads' own ablation removes is added under random rotations; the note says so.
+    """
     heads, taken = list(heads), set(excluded) | set(heads)
     layers, per_layer = removed.shape
     size = np.exp(np.mean([np.log(max(removed[head], 1e-12)) for head in heads]))
@@ -125,7 +128,9 @@ def matched(
     distance = {head: abs(float(np.log(max(removed[head], 1e-12) / size))) for head in pool}
     chosen = tuple(sorted(pool, key=lambda head: (distance[head], head))[:count])
     if len(chosen) < count:
-        return chosen, f"only {len(chosen)} controls in the model"
+        missing = count - len(chosen)
+        rotated = tuple((*heads[draw % len(heads)], draw) for draw in range(missing))
+        return chosen + rotated, f"{missing} of {count} controls are rotations of what is removed, which flatter"
     off = sum(distance[head] > np.log(CONSTANTS.matched_factor) for head in chosen)
     return chosen, f"{off} of {count} controls differ more than twofold in removed norm" if off else ""
 
@@ -200,10 +205,11 @@ def jointly(
 ) -> list[Try]:
     """Ablate the strongest labels of a kind together, and ask of each what it adds to the others."""
     strongest = labels[: CONSTANTS.joint_members]
-    members, nothing = frozenset(label.head for label in strongest), frozenset[Head]()
-    groups = control_groups(members, picked, removed.shape[1], rng)
-    extra, note = matched(members, picked, removed)
-    if len(groups) < CONSTANTS.controls or len(extra) < CONSTANTS.controls:
+    members: Heads = frozenset(label.head for label in strongest)
+    nothing: Heads = frozenset()
+    groups = control_groups([label.head for label in strongest], picked, removed.shape[1], rng)
+    extra, note = matched([label.head for label in strongest], picked, removed)
+    if len(groups) < CONSTANTS.controls:
         return []
     group = bench.necessity((members, nothing), [(one, nothing) for one in groups], harm)
     controls = tuple((members | {control}, members) for control in extra)
@@ -216,8 +222,9 @@ def jointly(
     return tries
 
 
-def control_groups(members: Heads, picked: set[Head], per_layer: int, rng: np.random.Generator) -> list[Heads]:
+def control_groups(members: Iterable[Head], picked: set[Head], per_layer: int, rng: np.random.Generator) -> list[Heads]:
     """Groups with as many heads in each layer as the members have, none of them a candidate; distinct, 20 where possible."""
+    members = sorted(members)
     layers = sorted({layer for layer, _ in members})
     free = {layer: [h for h in range(per_layer) if (layer, h) not in picked] for layer in layers}
     wanted = {layer: sum(at == layer for at, _ in members) for layer in free}
@@ -249,7 +256,6 @@ def climb(
     """
     every = labels_of(findings)
     labels = with_controls(tried(every, effort), picked, removed, effort) if every else []
-    labels = [label for label in labels if len(label.controls) >= CONSTANTS.controls]
     confirmed = any(label.behaviour == "induction" for label in every)
     harms = {label.behaviour: harm_of(label.behaviour, induction_confirmed=confirmed) for label in every}
     tries = [alone(label, harms[label.behaviour], bench) for label in labels]

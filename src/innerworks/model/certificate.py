@@ -2,8 +2,9 @@
 
 Two short sequences of random tokens are run a few times, and each check compares numbers that must agree:
 hooks that do nothing change nothing; attention opened up gives the same logits; no query sees the future; rows of a pattern
-sum to one and pattern @ v is z; embedding + everything added by attention and feed-forward = final stream, and
-heads + bias = attention's output; padding left or right changes nothing; gradients arrive. A failure refuses the model.
+sum to one and pattern @ v is z; embedding + everything added by attention and feed-forward = final stream, likewise the
+stream between the two; heads + bias = attention's output and neurons through the down projection = feed-forward's;
+padding left or right changes nothing; gradients arrive. A failure refuses the model.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from innerworks.errors import BrokenModel, CertificateFailed
+from innerworks.model.attention import PREFIX
 
 if TYPE_CHECKING:
     from innerworks.model.model import Model
@@ -83,7 +85,17 @@ class _Probe:
         generator = torch.Generator().manual_seed(0)
         length = min(LENGTH, model.anatomy.max_positions or LENGTH)
         self.tokens = torch.randint(model.anatomy.vocab, (2, length), generator=generator).to(model.device)
-        every = ["L*.pattern", "L*.v", "L*.z", "L*.attn_out", "L*.mlp_out", "L*.resid_pre", "L*.resid_post"]
+        every = [
+            "L*.pattern",
+            "L*.v",
+            "L*.z",
+            "L*.attn_out",
+            "L*.mlp_out",
+            "L*.neurons",
+            "L*.resid_pre",
+            "L*.resid_mid",
+            "L*.resid_post",
+        ]
         self.open = model.run(self.tokens, record=every)
         closed = [site for site in every if site not in ("L*.pattern", "L*.v")]
         self.closed = model.run(self.tokens, record=closed)
@@ -107,6 +119,8 @@ class _Probe:
             ("rows of a pattern sum to one", self.rows, self.allowed),
             ("pattern @ v = z", self.read, self.allowed),
             ("heads + bias = attention's output", self.heads, self.allowed),
+            ("neurons through the down projection = feed-forward's output", self.neurons, self.allowed),
+            ("stream + attention's output = stream between", self.middle, self.allowed),
             ("embedding + everything added = final stream", self.stream, self.allowed),
             ("padding on the left changes nothing", lambda: self.padded(left=True), self.allowed),
             ("padding on the right changes nothing", lambda: self.padded(left=False), self.allowed),
@@ -115,11 +129,20 @@ class _Probe:
         return [(what, compare(), allowed) for what, compare, allowed in checks]
 
     def plain(self) -> tuple[Tensor, Tensor]:
+        """The model with its own attention, as if it had never been wrapped."""
+        config = self.model.hf.config
+        wrapped, config._attn_implementation = config._attn_implementation, config._attn_implementation.removeprefix(PREFIX)
+        try:
+            return self.closed.require_logits, self.unhooked()
+        finally:
+            config._attn_implementation = wrapped
+
+    def unhooked(self) -> Tensor:
         with torch.no_grad():
             positions = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
             mask = torch.ones_like(self.tokens)
             theirs = self.model.hf(input_ids=self.tokens, attention_mask=mask, position_ids=positions, use_cache=False)
-        return self.closed.require_logits, theirs.logits
+        return theirs.logits
 
     def future(self) -> tuple[Tensor, Tensor]:
         later = self.open.stack("pattern").triu(diagonal=1)
@@ -143,6 +166,17 @@ class _Probe:
             written.append(one if bias is None else one + bias)
         return torch.stack(written), self.closed.stack("attn_out")
 
+    def neurons(self) -> tuple[Tensor, Tensor]:
+        written = []
+        with torch.no_grad():
+            for layer in range(self.model.anatomy.layers):
+                down = self.model.block(layer).get_submodule(self.model.adapter.mlp_out)
+                written.append(down(self.closed[f"L{layer}.neurons"]))
+        return torch.stack(written), self.closed.stack("mlp_out")
+
+    def middle(self) -> tuple[Tensor, Tensor]:
+        return self.closed.stack("resid_pre") + self.closed.stack("attn_out"), self.closed.stack("resid_mid")
+
     def stream(self) -> tuple[Tensor, Tensor]:
         added = self.closed.stack("attn_out").sum(dim=0) + self.closed.stack("mlp_out").sum(dim=0)
         return self.closed["embed"] + added, self.closed[f"L{self.model.anatomy.layers - 1}.resid_post"]
@@ -164,6 +198,8 @@ class _Probe:
 
     def gradient(self) -> tuple[Tensor, Tensor]:
         done = self.model.run(self.tokens, record=["embed", "L0.pattern"], logits="last", grad=True)
-        flows = torch.autograd.grad(done.require_logits.sum(), [done["L0.pattern"]], allow_unused=True)[0]
-        arrived = flows is not None and bool(flows.abs().sum() > 0)
+        logits, pattern, arrived = done.require_logits, done["L0.pattern"], False
+        if logits.requires_grad and pattern.requires_grad:
+            flows = torch.autograd.grad(logits.sum(), [pattern], allow_unused=True)[0]
+            arrived = flows is not None and bool(flows.abs().sum() > 0)
         return torch.tensor([0.0 if arrived else 1.0]), torch.zeros(1)

@@ -1,11 +1,13 @@
 """Load a model by whatever a person has: a specimen's name, a local folder, a hub id, or the model itself."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from innerworks.errors import BrokenModel, ModelError, UnsupportedModel, UsageError, near_misses
@@ -44,10 +46,10 @@ def load(
         raise UsageError(f"device={device!r}, but PyTorch sees no CUDA device here. Use device='cpu'.")
     where = _where(source, progress)
     progress(f"Loading {source}")
-    hf, tokens = _read(str(where), revision, DTYPES[dtype])
+    hf, tokens = _read(str(where), revision, DTYPES[dtype], tokenizer)
     torch.nn.Module.to(hf, place)
     name = Path(source).resolve().name if Path(source).is_dir() else str(source)
-    return Model(hf, tokenizer or tokens, name=name)
+    return Model(hf, tokens, name=name)
 
 
 def _where(source: str | Path, progress: Callable[[str], None]) -> str | Path:
@@ -69,7 +71,9 @@ def _where(source: str | Path, progress: Callable[[str], None]) -> str | Path:
     return source
 
 
-def _read(where: str, revision: str | None, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read(
+    where: str, revision: str | None, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     _check_family(where)
     try:
@@ -77,14 +81,23 @@ def _read(where: str, revision: str | None, dtype: torch.dtype) -> tuple[PreTrai
             config = AutoConfig.from_pretrained(where, **options)
             options |= {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
             loaded: Any = AutoModelForCausalLM.from_pretrained(where, **options)
-            tokens = AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
-    except Exception as error:  # whatever transformers, safetensors or the hub client raise: one message, the cause attached
-        raise ModelError(f"{where} could not be loaded: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+            tokens = tokenizer or AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+    except SafetensorError as error:
+        raise BrokenModel(f"The weights of {where} are damaged ({error}). Copy or download them again.") from error
+    except Exception as error:  # whatever transformers or the hub client raise: one message, the cause attached
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ModelError(f"{where} could not be loaded: {type(error).__name__}: {reason}") from error
     hf, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise BrokenModel(
             f"{where} lacks {len(missing)} weights ({', '.join(missing[:3])}, ...), which would have been random numbers."
+        )
+    homeless = sorted(key for key in report["unexpected_keys"] if re.search(r"\.\d+\.(?!.*masked_bias)", key))
+    if homeless:  # in a block: without them another model would be studied. Elsewhere (a value head) they change nothing.
+        raise BrokenModel(
+            f"{where} holds {len(homeless)} weights that a model of its config.json has no place for ({', '.join(homeless[:3])}, "
+            "...). Its config.json belongs to another model."
         )
     return hf, tokens
 
@@ -95,9 +108,12 @@ def _check_family(where: str) -> None:
     if not config.is_file():
         return
     try:
-        family = json.loads(config.read_text()).get("model_type")
+        content = json.loads(config.read_text())
     except ValueError as error:
         raise BrokenModel(f"{config} is no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise BrokenModel(f"{config} is no JSON object.")
+    family = content.get("model_type")
     if family not in FAMILIES:
         raise UnsupportedModel(
             f"No adapter for the family {family!r}. Known families: {', '.join(FAMILIES)}.{near_misses(str(family), FAMILIES)}"

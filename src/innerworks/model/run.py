@@ -74,7 +74,8 @@ def run(
 ) -> Run:
     """Run a model once; see `Model.run` for the meaning of the arguments."""
     position_ids = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
-    call, recorded = Call(), {}
+    call = Call()
+    recorded: dict[tuple[str, int], list[Tensor]] = {}
     if grad:
         call.add("resid_pre", 0, _let_gradients_flow)  # first, so that recordings lie downstream of it
     for one in edit:
@@ -111,9 +112,7 @@ def _forward(
     model: "Model", tokens: Tensor, mask: Tensor, position_ids: Tensor, logits: Logits | Tensor
 ) -> tuple[Tensor, Tensor | None]:
     forward: Any = model.hf.base_model
-    final = forward(
-        input_ids=tokens, attention_mask=mask.long(), position_ids=position_ids, use_cache=False
-    ).last_hidden_state
+    final = forward(input_ids=tokens, attention_mask=mask.long(), position_ids=position_ids, use_cache=False).last_hidden_state
     if isinstance(logits, Tensor):
         return final, model.readout(final[logits])
     if logits == "all":

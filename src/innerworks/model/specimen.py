@@ -95,7 +95,7 @@ def fetch(name: str = DEFAULT, *, progress: Progress = lambda step: None) -> Pat
         _publish(converted, folder)
     except OSError as error:
         raise SpecimenError(
-            f"{name} could not be written to {folder.parent}: {error.strerror}. Free some space (600 MB are needed)."
+            f"{name} could not be written to {folder.parent}: {error.strerror or error}. It needs 600 MB there."
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

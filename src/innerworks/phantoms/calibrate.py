@@ -29,7 +29,7 @@ from innerworks.sites import head_site
 from innerworks.text import Corpus, Document, read
 
 DOCUMENTS = 80
-ARCHITECTURES: tuple[Architecture, ...] = ("gpt2", "llama")
+ARCHITECTURES: tuple[Architecture, Architecture] = ("gpt2", "llama")
 FILLER = "filler"
 NOTHING = "nothing"
 
@@ -85,7 +85,9 @@ def calibrate(
     labels: Counter[tuple[str, str]] = Counter()
     rungs: Counter[tuple[str, int]] = Counter()
     missed: list[str] = []
-    phantoms = [(architecture, seed + draw) for draw in range(draws) for architecture in ARCHITECTURES]
+    phantoms: list[tuple[Architecture, int]] = [
+        (architecture, seed + draw) for draw in range(draws) for architecture in ARCHITECTURES
+    ]
     for done, (architecture, draw) in enumerate(phantoms, start=1):
         phantom = build(architecture, seed=draw, amplitude=amplitude, noise=noise)
         given = labels_given(scan_phantom(phantom))

@@ -8,7 +8,7 @@ import numpy as np
 from innerworks.atlas import Atlas, schema
 from innerworks.findings import Finding
 from innerworks.heads import decide, effect
-from innerworks.heads.ablation import Head, set_name
+from innerworks.heads.ablation import Head, Rotated, set_name
 from innerworks.scan.depth import depth_of
 from innerworks.scan.run import unpack
 from innerworks.scan.stages import picked_heads
@@ -22,7 +22,7 @@ def decide_again(atlas: Atlas) -> list[Finding]:
     done = unpack(kept)
     removed = {name.removeprefix("removed/"): x for name, x in kept.items() if name.startswith("removed/")}
 
-    def without(heads: Iterable[Head], metric: str) -> np.ndarray:
+    def without(heads: Iterable[Head | Rotated], metric: str) -> np.ndarray:
         return done[set_name(frozenset(heads))][metric]
 
     settings = atlas.manifest["settings"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from innerworks.findings import Finding
 from innerworks.heads import ablation, decide, effect
-from innerworks.heads.ablation import Ablations, Head
+from innerworks.heads.ablation import Ablations, Head, Rotated
 from innerworks.heads.kinds import KINDS
 from innerworks.heads.means import HeadMeans, reference
 from innerworks.heads.patterns import Patterns, heads_by_unit
@@ -70,7 +70,7 @@ def ablate(
     trial = ablation.trial(model, reading, units=effort.units, text_tokens=effort.text_tokens, watchers=watchers)
     ablations = Ablations(model, trial, references, {} if recorded is None else recorded)
 
-    def without(heads: Iterable[Head], metric: str) -> Array:
+    def without(heads: Iterable[Head | Rotated], metric: str) -> Array:
         heads, before = frozenset(heads), ablations.runs
         result = ablations.without(heads, metric)
         if ablations.runs > before:

@@ -1,0 +1,168 @@
+"""Ablations against Hugging Face's own model with hooks of our own, and the metrics against their definition."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from innerworks.heads.ablation import METRICS, Ablations, Head, set_name, trial
+from innerworks.heads.means import HeadMeans, reference
+from innerworks.scan.engine import begin, observe
+
+FAMILIES = ("gpt2", "llama")
+WATCHERS = ((1, 2), (2, 0))
+UNITS = {"text": 6, "random": 4}
+LENGTH = 30
+
+
+@pytest.fixture
+def bench(tiny_model: Any, make_reading: Any) -> Callable[[str], Ablations]:
+    """Ablations of a tiny model on a small reading."""
+
+    def of(family: str) -> Ablations:
+        model, reading = tiny_model(family), make_reading()
+        state = observe(model, reading, [HeadMeans()], begin(model, reading, [HeadMeans()])).states["head_means"]
+        references = {material: reference(model, state, material) for material in UNITS}
+        chosen = trial(model, reading, units=UNITS, text_tokens=LENGTH, watchers=WATCHERS)
+        return Ablations(model, chosen, references, {})
+
+    return of
+
+
+def slow(hf: Any, ablations: Ablations, heads: list[Head], material: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Loss of each next token `[seq - 1]` and patterns `[watcher, query, key]`, one unpadded unit at a time."""
+    mean = ablations.references[material].mean.values["z"]
+    gpt2 = hasattr(hf, "transformer")
+    handles = []
+    for layer, head in heads:
+        module = hf.transformer.h[layer].attn.c_proj if gpt2 else hf.model.layers[layer].self_attn.o_proj
+
+        def replace(module: Any, args: Any, layer: int = layer, head: int = head) -> Any:
+            z = args[0].clone()
+            width = mean.shape[-1]
+            z[:, 1:, head * width : (head + 1) * width] = mean[layer, head]
+            return (z,)
+
+        handles.append(module.register_forward_pre_hook(replace))
+    losses, patterns = [], []
+    batch = ablations.trial.batches[material]
+    for tokens, mask in zip(batch.tokens, batch.mask, strict=True):
+        with torch.no_grad():
+            out = hf(tokens[mask][None], output_attentions=True)
+        logits, targets = out.logits[0, :-1].double(), tokens[mask][1:]
+        losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none").numpy())
+        patterns.append(torch.stack([out.attentions[layer][0, head] for layer, head in WATCHERS]).double().numpy())
+    for handle in handles:
+        handle.remove()
+    return losses, patterns
+
+
+def slow_rows(tokens: list[int], metric: str) -> list[int]:
+    """The positions whose prediction counts, by the words of the documentation."""
+    rows = []
+    for i in range(1, len(tokens) - 1):
+        before, now, after = tokens[:i], tokens[i], tokens[i + 1]
+        counts = {
+            "second_copy_loss": any(tokens[j] == now and tokens[j + 1] == after for j in range(i)),
+            "repeated_loss": after in tokens[: i + 1],
+            "fresh_loss": after not in tokens[: i + 1],
+            "unmatched_loss": now not in before,
+        }
+        if counts[metric]:
+            rows.append(i)
+    return rows
+
+
+def slow_metric(hf: Any, ablations: Ablations, heads: list[Head], metric: str) -> np.ndarray:
+    material = METRICS[metric]
+    losses, patterns = slow(hf, ablations, heads, material)
+    batch, out = ablations.trial.batches[material], []
+    for unit, (row, mask) in enumerate(zip(batch.tokens, batch.mask, strict=True)):
+        tokens = row[mask].tolist()
+        if metric != "induction_match":
+            rows = slow_rows(tokens, metric)
+            out.append(losses[unit][rows].mean() if rows else np.nan)
+            continue
+        masses = []
+        for i in range(2, len(tokens)):
+            keys = [j for j in range(1, i) if tokens[j - 1] == tokens[i]]
+            if keys:
+                masses.append(patterns[unit][:, i, keys].sum(axis=-1).mean())
+        out.append(np.mean(masses))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("heads", [(), ((0, 3),), ((1, 2), (2, 1)), ((2, 0),)], ids=str)
+def test_every_metric_is_that_of_hugging_faces_model_with_the_mean_in_the_heads_place(
+    family: str, heads: tuple[Head, ...], bench: Any, tiny_hf: Any
+) -> None:
+    hf = tiny_hf(family)
+    hf.set_attn_implementation("eager")
+    ablations = bench(family)
+    for metric in METRICS:
+        found = ablations.without(heads, metric)
+        np.testing.assert_allclose(found, slow_metric(hf, ablations, list(heads), metric), atol=2e-4, err_msg=metric)
+
+
+def test_an_ablation_changes_something_and_the_clean_run_nothing(bench: Any) -> None:
+    ablations = bench("gpt2")
+    for metric in METRICS:
+        change = ablations.without([(0, 1)], metric) - ablations.without([], metric)
+        assert np.nanmax(abs(change)) > 1e-4, metric
+
+
+def test_every_set_is_run_once_per_material_whatever_the_order_of_its_heads(bench: Any) -> None:
+    ablations = bench("gpt2")
+    for _ in range(2):
+        for metric in METRICS:
+            ablations.without([(0, 1), (2, 3)], metric)
+            ablations.without(((2, 3), (0, 1)), metric)
+            ablations.without((), metric)
+    assert ablations.runs == 4 and set(ablations.done) == {"clean", "L0H1+L2H3"}
+
+
+def test_a_head_cannot_change_the_match_of_heads_in_earlier_layers(bench: Any, make_reading: Any) -> None:
+    ablations = bench("gpt2")
+    ablations.trial = trial(ablations.model, make_reading(), units=UNITS, text_tokens=LENGTH, watchers=[(0, 1), (1, 0)])
+    clean = ablations.without([], "induction_match")
+    np.testing.assert_array_equal(ablations.without([(2, 2)], "induction_match"), clean)
+    assert not np.array_equal(ablations.without([(0, 0)], "induction_match"), clean)
+
+
+def test_names_of_sets_tell_them_apart() -> None:
+    assert set_name(frozenset()) == "clean"
+    assert set_name(frozenset([(18, 6), (2, 10)])) == "L2H10+L18H6"
+    names = {set_name(frozenset(s)) for s in [[(1, 2)], [(1, 2, 0)], [(1, 2, 1)], [(12, 0)], [(1, 2), (1, 2, 0)]]}
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_rotation_removes_as_much_as_the_head_itself_elsewhere(family: str, bench: Any) -> None:
+    ablations = bench(family)
+    head, rotations = ablations.without([(1, 1)], "unmatched_loss"), []
+    clean = ablations.without([], "unmatched_loss")
+    for draw in range(3):
+        rotations.append(ablations.without([(1, 1, draw)], "unmatched_loss"))
+        assert np.nanmax(abs(rotations[-1] - clean)) > 1e-4 and np.nanmax(abs(rotations[-1] - head)) > 1e-4
+    assert not np.array_equal(rotations[0], rotations[1])
+
+
+def test_a_rotation_beside_its_own_head_still_removes_something(bench: Any) -> None:
+    ablations = bench("gpt2")
+    both = ablations.without([(1, 1), (1, 1, 0)], "unmatched_loss")
+    assert np.nanmax(abs(both - ablations.without([(1, 1)], "unmatched_loss"))) > 1e-4
+
+
+def test_units_come_from_confirmation_and_from_every_stratum_in_turn(tiny_model: Any, make_reading: Any) -> None:
+    reading = make_reading(documents=40)
+    chosen = trial(tiny_model("gpt2"), reading, units={"text": 6, "random": 3}, text_tokens=12, watchers=[])
+    for material, count in (("text", 6), ("random", 3)):
+        units = [reading.units[int(unit)] for unit in chosen.batches[material].units]
+        assert len(units) == count and {unit.half for unit in units} == {"confirmation"}
+        assert {unit.material for unit in units} == {material} and len({unit.id for unit in units}) == count
+    strata = list(chosen.strata["text"])
+    assert strata.count("stratum 0") == strata.count("stratum 1") == 3
+    assert chosen.batches["text"].tokens.shape[1] == 12 and chosen.batches["random"].tokens.shape[1] == 30
