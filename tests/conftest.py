@@ -2,9 +2,19 @@
 
 import os
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
-install_import_hook(["innerworks"], "beartype.beartype")  # before anything imports innerworks
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _check_named_functions(function: object, *, typechecker: object) -> object:
+    """Leave closures unchecked: they are made anew at every call, and so would their checks be (half of the time of a test)."""
+    nested = "<locals>" in getattr(function, "__qualname__", "")
+    return function if nested else _jaxtyped(function, typechecker=typechecker)
+
+
+jaxtyping.jaxtyped = lambda *, typechecker: lambda function: _check_named_functions(function, typechecker=typechecker)
+jaxtyping.install_import_hook(["innerworks"], "beartype.beartype")  # before anything imports innerworks
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models are slower with threads
 
 from collections.abc import Callable  # noqa: E402

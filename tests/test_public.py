@@ -21,7 +21,15 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 @pytest.mark.parametrize(
-    "module", ["innerworks", "innerworks.sites", "innerworks.stats", "innerworks.findings", "innerworks.atlas", "innerworks.show"]
+    "module",
+    [
+        "innerworks",
+        "innerworks.sites",
+        "innerworks.stats",
+        "innerworks.findings",
+        "innerworks.atlas",
+        "innerworks.show",
+    ],
 )
 def test_the_light_tower_does_not_import_torch(module):
     script = f"import sys, {module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
@@ -35,7 +43,8 @@ def test_types_are_checked_at_run_time_under_pytest(tiny_model, tokens):
 
 
 @pytest.mark.parametrize(
-    "name", ["UsageError", "UnknownSite", "UnsupportedModel", "BrokenModel", "CertificateFailed", "TextError", "SpecimenError"]
+    "name",
+    ["UsageError", "UnknownSite", "UnsupportedModel", "BrokenModel", "CertificateFailed", "TextError", "SpecimenError"],
 )
 def test_every_error_is_an_innerworks_error(name):
     errors = importlib.import_module("innerworks.errors")

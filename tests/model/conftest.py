@@ -8,7 +8,6 @@ import jaxtyping
 import pytest
 import torch
 
-
 EVERYTHING = ["L*.resid_pre", "L*.resid_mid", "L*.resid_post", "L*.attn_out", "L*.mlp_out", "L*.z", "L*.neurons"]
 ATTENTION = ["L*.q", "L*.k", "L*.v", "L*.pattern"]
 

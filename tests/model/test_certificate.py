@@ -85,7 +85,9 @@ class TestAMistakeIsCaught:
     def test_a_padding_mask_that_never_arrives(self, hf, monkeypatch):
         forward = run_module._forward
         monkeypatch.setattr(
-            run_module, "_forward", lambda model, tokens, mask, *rest: forward(model, tokens, torch.ones_like(mask), *rest)
+            run_module,
+            "_forward",
+            lambda model, tokens, mask, *rest: forward(model, tokens, torch.ones_like(mask), *rest),
         )
         refuses(hf("llama"), "left")
 
@@ -129,7 +131,8 @@ class TestAMistakeIsCaught:
         refuses(gpt2, "stream", "middle")
 
     @pytest.mark.parametrize(
-        ("module", "checks"), [("", ["stream"]), (".attn.c_proj", ["heads"]), (".mlp", ["neurons"]), (".ln_2", ["middle"])]
+        ("module", "checks"),
+        [("", ["stream"]), (".attn.c_proj", ["heads"]), (".mlp", ["neurons"]), (".ln_2", ["middle"])],
     )
     def test_a_hook_left_behind_that_changes_something(self, hf, module, checks):
         gpt2 = hf("gpt2")

@@ -38,6 +38,12 @@ MODULES = {  # site -> module of a block, whether its input is meant, and which 
 }
 
 
+@pytest.fixture(params=["gpt2", "llama"])
+def family(request):
+    """One family of each kind: what this file tests does not depend on their options."""
+    return request.param
+
+
 def rows(run, site):
     """A recorded site as `[batch, seq, ...]`."""
     activation = run[site]
@@ -74,7 +80,6 @@ def test_an_ablation_zeroes_every_position_but_the_first(model, tokens, site):
 
 
 @pytest.mark.parametrize("site", list(MODULES["gpt2"]))
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_an_ablation_does_what_an_independent_hook_does(tiny_model, plain, family, tokens, site):
     ours = tiny_model(family).run(tokens, edit=[ablate(site, "zero")])
     seen = plain(family)

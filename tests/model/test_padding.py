@@ -10,6 +10,12 @@ from innerworks.model import ablate
 CLOSE = dict(atol=1e-5, rtol=1e-4)
 
 
+@pytest.fixture(params=["gpt2", "llama"])
+def family(request):
+    """One family of each kind: what this file tests does not depend on their options."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def padded(tokens):
     """`padded("left")`: tokens with the second sequence cut to 8, and the mask; beside it that sequence alone."""
@@ -71,7 +77,7 @@ def test_logits_come_for_the_positions_asked_for(model, tokens):
     nothing = model.run(tokens, logits="none")
     assert nothing.logits is None
     with pytest.raises(UsageError, match="no logits"):
-        nothing.require_logits
+        nothing.require_logits  # noqa: B018
 
 
 @pytest.mark.parametrize(

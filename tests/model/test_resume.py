@@ -10,6 +10,12 @@ from innerworks.sites import Site
 KINDS = ["resid_pre", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "pattern", "z", "neurons"]
 
 
+@pytest.fixture(params=["gpt2", "llama"])
+def family(request):
+    """One family of each kind: what this file tests does not depend on their options."""
+    return request.param
+
+
 @pytest.fixture
 def clean(model, tokens):
     return model.run(tokens, keep="resume")

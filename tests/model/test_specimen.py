@@ -159,7 +159,10 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("error", "says"),
-    [(OSError(errno.ENOSPC, "No space left on device"), "No space left on device"), (OSError("Can't load it"), "Can't load it")],
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("Can't load it"), "Can't load it"),
+    ],
 )
 def test_a_full_disk_says_how_much_is_needed(cache, pip, wheel, expect, monkeypatch, error, says):
     def fail(gguf, folder):

@@ -3,12 +3,19 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 
 from innerworks.model import ablate
 from innerworks.sites import Site
 
 PATIENCE = 20  # seconds until a test that hangs fails
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def family(request):
+    """One family of each kind: what this file tests does not depend on their options."""
+    return request.param
 
 
 def test_two_threads_with_other_recordings_and_edits_get_their_own_results(model, tokens):

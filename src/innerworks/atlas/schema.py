@@ -21,5 +21,6 @@ ABLATIONS = "arrays/ablations.safetensors"
 PATTERNS = "arrays/patterns.safetensors"
 REPORT = "report.html"
 PARTIAL = "partial"
+FILES = (MANIFEST, FINDINGS, EXAMPLES, HEADS_BY_UNIT, ABLATIONS, PATTERNS, REPORT)
 
 EXAMPLE_COLUMNS = {"behaviour": "String", "site": "String", "unit": "String", "tokens": "List", "array": "String"}

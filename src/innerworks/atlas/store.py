@@ -62,6 +62,8 @@ class Atlas:
             manifest = json.loads((path / schema.MANIFEST).read_text(encoding="utf-8"))
         except ValueError as error:
             raise AtlasError(f"{path / schema.MANIFEST} is damaged: {error}. Scan again.") from error
+        if not isinstance(manifest, dict):
+            raise AtlasError(f"{path / schema.MANIFEST} is damaged: it holds no JSON object. Scan again.")
         if manifest.get("schema") != schema.SCHEMA_VERSION:
             raise AtlasError(
                 f"{path} has schema {manifest.get('schema')}; this version of innerworks reads {schema.SCHEMA_VERSION}. "
@@ -135,6 +137,7 @@ class Unfinished:
         path = Path(path)
         try:
             if force and _is_ours(path):
+                _refuse_foreign(path)
                 shutil.rmtree(path)
             cls._refuse_taken(path, settings, resume)
             (path / "arrays").mkdir(parents=True, exist_ok=True)
@@ -155,7 +158,10 @@ class Unfinished:
                 raise AtlasError(
                     f"{path} holds a scan that was not finished. Add --resume to go on with it, or --force to start again."
                 )
-            before = json.loads(partial.read_text(encoding="utf-8"))
+            try:
+                before = dict(json.loads(partial.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise AtlasError(f"{partial} is damaged: {error}. Start again with --force.") from error
             now = json.loads(_json(settings))
             other = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             if other:
@@ -179,10 +185,11 @@ class Unfinished:
                 os.fsync(file.fileno())
             temporary.replace(target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise AtlasError(
                 f"{target} could not be written: {error.strerror}. What was scanned so far is kept; make room and add --resume."
             ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def write_findings(self, findings: Sequence[Finding]) -> None:
         """Write `findings.parquet`."""
@@ -230,3 +237,18 @@ def _json(data: Mapping[str, Any]) -> bytes:
 
 def _is_ours(path: Path) -> bool:
     return (path / schema.MANIFEST).is_file() or (path / schema.PARTIAL).is_dir()
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Nothing is deleted in a folder that also holds what no scan wrote."""
+    ours = {schema.PARTIAL, *(Path(name).parts[0] for name in schema.FILES)}
+    foreign = sorted(one.name for one in path.iterdir() if one.name not in ours and not _temporary_of(one.name, ours))
+    if foreign:
+        raise AtlasError(
+            f"{path} also holds what is no part of an atlas ({', '.join(foreign[:3])}): it is left alone. "
+            "Move that elsewhere, or give another folder with -o."
+        )
+
+
+def _temporary_of(name: str, ours: set[str]) -> bool:
+    return name.startswith(".") and name[1:].rpartition(".")[0] in ours

@@ -19,10 +19,11 @@ for verb in (scan, report, show, models, phantoms):
     app.command()(verb)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"innerworks {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -19,8 +19,11 @@ def phantoms(
     Rows are what a head truly is (planted parts, decoys that only look alike, fillers), columns are the labels it was given.
     """
     from innerworks.cli.screen import ScanProgress, output
+    from innerworks.errors import UsageError
     from innerworks.phantoms.calibrate import calibrate
 
+    if draws < 1:
+        raise UsageError(f"--draws {draws}: at least 1.")
     with ScanProgress() as progress:
         found = calibrate(draws=draws, amplitude=amplitude, noise=noise, seed=seed, progress=progress)
     if as_json:

@@ -142,8 +142,8 @@ def measure(
         logits=rows,
         resume=trial.clean[material],
     )
-    loss = torch.zeros_like(batch.tokens, dtype=torch.float64)
-    loss[rows] = _loss(run.require_logits, batch.tokens.roll(-1, dims=1)[rows]).double()
+    loss = torch.zeros(batch.tokens.shape, dtype=torch.float64)
+    loss[rows] = _loss(run.require_logits, batch.tokens.roll(-1, dims=1)[rows]).double().cpu()
     out = {metric: _per_unit(loss, trial.rows[metric]) for metric in wanted}
     return {**out, "match_by_head": match.per_unit()} if match else out
 
@@ -165,13 +165,13 @@ def remove_rotated(model: Model, mean: Mean, one: Rotated) -> list[Watch]:
         removed[0][:, 0] = 0.0
 
     def write(attention: Tensor, queries: slice) -> Tensor:
-        return attention - removed[0]
+        return attention - removed[0].to(attention.dtype)
 
     return [(Site(layer=layer, kind="z"), read), (Site(layer=layer, kind="attn_out"), write)]
 
 
 def _loss(logits: Float[Tensor, "row vocab"], targets: Tensor) -> Float[Tensor, " row"]:
-    parts = zip(logits.split(256), targets.split(256), strict=True)
+    parts = zip(logits.split(256), targets.to(logits.device).split(256), strict=True)
     return torch.cat([torch.nn.functional.cross_entropy(a.float(), b, reduction="none") for a, b in parts])
 
 
@@ -200,9 +200,9 @@ class _Match:
         summed = {head: torch.zeros(len(rows), dtype=torch.float64) for head in heads}
 
         def handle(pattern: Tensor, queries: slice) -> None:
-            targets = self.targets[:, queries]
+            targets = self.targets[:, queries].to(pattern.device)
             for head in heads:
-                summed[head] += (pattern[:, head] * targets).sum(dim=(-2, -1)).double()
+                summed[head] += (pattern[:, head] * targets).float().sum(dim=(-2, -1)).double().cpu()
                 self.mass[layer, head] = (summed[head] / rows).numpy(force=True)
 
         return handle

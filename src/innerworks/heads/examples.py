@@ -40,7 +40,7 @@ def _example(model: Model, reading: Reading, table: HeadsByUnit, kind: Kind, sit
     window = next(window for window in reading.windows if window.unit == best)
     tokens = torch.tensor([window.tokens])
     run = model.run(tokens, record=[Site(layer=site.layer, kind="pattern")], logits="none")
-    pattern = run[f"{site}.pattern"][0]
+    pattern = run[f"{site}.pattern"][0].float().cpu()
     start = 0 if kind.null == "other column" else _best_start(pattern * _targets(kind, tokens))
     part = slice(start, start + SPAN)
     return Shown(

@@ -43,9 +43,9 @@ class HeadMeans:
         if batch.half != "discovery":
             return
         material = MATERIALS.index(batch.material)
-        z = activation[self._rows].transpose(0, 1)  # head row d_head
-        state["sum"][material, site.layer] += z.sum(dim=1)
-        state["outer"][material, site.layer] += z.transpose(1, 2) @ z
+        z = activation[self._rows.to(activation.device)].transpose(0, 1).float()  # head row d_head
+        state["sum"][material, site.layer] += z.sum(dim=1).to(state["sum"])
+        state["outer"][material, site.layer] += (z.transpose(1, 2) @ z).to(state["outer"])
 
     def end_batch(self, state: State, batch: TextBatch) -> None:
         """Count the rows."""
@@ -73,7 +73,7 @@ def reference(model: Model, state: State, material: str) -> HeadReference:
     m = MATERIALS.index(material)
     mean = state["sum"][m] / state["rows"][m]
     covariance = state["outer"][m] / state["rows"][m] - mean[..., :, None] * mean[..., None, :]
-    written = torch.stack([W_O(model, layer).double() for layer in range(model.anatomy.layers)])
+    written = torch.stack([W_O(model, layer).double().cpu() for layer in range(model.anatomy.layers)])
     power = torch.einsum("lhde,lhdm,lhem->lh", covariance, written, written)
     over = f"the {material} of the discovery half, positions 1 and later"
     return HeadReference(mean=Mean(values={"z": mean.float()}, over=over), removed=power.clamp(min=0).sqrt())

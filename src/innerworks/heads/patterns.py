@@ -57,8 +57,9 @@ class Patterns:
     def observe(self, state: State, batch: TextBatch, site: Site, activation: Tensor, queries: slice) -> None:
         """Contract one layer's pattern `[batch, head, query, key]` with the references."""
         assert site.layer is not None
-        content = _content_mass(activation, self._references, queries)
-        positional = _positional_mass(activation, self._references.positional, queries)
+        pattern = activation.float()
+        content = _content_mass(pattern, self._references, queries)
+        positional = _positional_mass(pattern, self._references.positional, queries)
         mass = torch.cat([positional, content], dim=1).to(state["mass"])
         state["mass"][:, :, site.layer].index_add_(0, batch.units, mass)
 
@@ -125,4 +126,5 @@ def _positional_mass(pattern: Tensor, rows: Tensor, queries: slice) -> Float[Ten
         from_row = max(0, offset - start)
         measures.append(torch.einsum("bhr,br->bh", diagonal, weights[:, from_row : from_row + diagonal.shape[-1]]))
     columns = torch.einsum("bhqc,bq->bch", pattern[..., : len(COLUMNS)], weights)
+    columns = torch.nn.functional.pad(columns, (0, 0, 0, len(COLUMNS) - columns.shape[1]))  # of texts with fewer tokens
     return torch.cat([torch.stack(measures, dim=1), columns], dim=1)

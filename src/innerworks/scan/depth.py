@@ -15,13 +15,20 @@ class Depth:
     per_domain: int | None  # documents; None is all
     effort: Effort
 
+    def documents(self, domains: int) -> int | None:
+        """How many documents of each domain to read: more where there are fewer domains than the built-in corpus has."""
+        return None if self.per_domain is None else max(self.per_domain, -(-self.per_domain * BUILTIN_DOMAINS // domains))
+
+
+BUILTIN_DOMAINS = 10
+
 
 DEPTHS = {
     depth.name: depth
     for depth in (
         Depth(
             name="quick",
-            says="8 documents per domain; the 10 strongest labels are ablated, alone, against 20 shared controls",
+            says="8 documents per domain (80 in all where domains are few); the 10 strongest labels are ablated, alone, against 20 shared controls",
             per_domain=8,
             effort=Effort(candidates=10, shared_controls=True, joint=False, units={"random": 12, "text": 12}, text_tokens=64),
         ),

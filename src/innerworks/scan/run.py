@@ -46,8 +46,8 @@ class Step:
     """How far a scan is: `done` of `total`, in `unit`; total is None where it is not known yet."""
 
     stage: str
-    done: float
-    total: float | None
+    done: int
+    total: int | None
     unit: str
 
 
@@ -60,8 +60,9 @@ def prepare(
     """What a scan will read."""
     chosen = depth_of(depth)
     opened = Corpus.open(corpus)
-    if chosen.per_domain is not None:
-        opened = opened.sample(chosen.per_domain)
+    per_domain = chosen.documents(len({document.domain for document in opened.documents}))
+    if per_domain is not None:
+        opened = opened.sample(per_domain)
     reading = read(opened, model.tokenizer, vocab=model.anatomy.vocab, max_positions=model.anatomy.max_positions, seed=seed)
     return reading, opened, chosen
 

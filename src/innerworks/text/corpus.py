@@ -102,31 +102,35 @@ def _split(text: str) -> list[str]:
 def _read(path: Path) -> list[Document]:
     try:
         if path.is_dir():
-            return [Document(id=one.stem, text=one.read_text(encoding="utf-8")) for one in sorted(path.glob("*.txt"))]
+            return [Document(id=one.stem, text=_utf8(one)) for one in sorted(path.glob("*.txt"))]
         if path.suffix == ".jsonl":
             return list(_json_lines(path))
         if path.suffix == ".txt":
-            return [Document(id=f"{path.stem}/{i}", text=one) for i, one in enumerate(_split(path.read_text(encoding="utf-8")))]
+            return [Document(id=f"{path.stem}/{i}", text=one) for i, one in enumerate(_split(_utf8(path)))]
     except FileNotFoundError as error:
         raise TextError(f"There is no file {path}.") from error
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
     raise TextError(f"{path}: what can be read is .jsonl, .txt, or a folder of .txt files.")
 
 
+def _utf8(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TextError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+
+
 def _json_lines(path: Path) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                text = row["text"]
-                assert isinstance(text, str)
-            except (ValueError, KeyError, TypeError, AssertionError) as error:
-                raise TextError(f'{path}, line {number}: not a JSON object with a string "text".') from error
-            group = None if row.get("group") is None else str(row["group"])
-            yield Document(id=str(row.get("id", number)), text=text, domain=str(row.get("domain", "text")), group=group)
+    for number, line in enumerate(_utf8(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            text = row["text"]
+            assert isinstance(text, str)
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            raise TextError(f'{path}, line {number}: not a JSON object with a string "text".') from error
+        group = None if row.get("group") is None else str(row["group"])
+        yield Document(id=str(row.get("id", number)), text=text, domain=str(row.get("domain", "text")), group=group)
 
 
 def _with_words(name: str, documents: list[Document]) -> list[Document]:

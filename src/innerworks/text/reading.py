@@ -142,8 +142,8 @@ def _documents(
     least = min(halves.count("discovery"), halves.count("confirmation"))
     if least < CONSTANTS.least_units:
         raise TextError(
-            f"{corpus.name} has {len(names)} documents; {2 * CONSTANTS.least_units} are the least on which anything can be "
-            f"decided ({CONSTANTS.least_units} to discover, {CONSTANTS.least_units} to confirm). "
+            f"{corpus.name} has {len(names)} documents, which leaves {least} to confirm on; {CONSTANTS.least_units} to "
+            f"discover on and {CONSTANTS.least_units} to confirm on are the least on which anything can be decided. "
             "A .txt file holds several, separated by lines of %%."
         )
     units = [Unit(id=n, stratum=strata[n], material="text", half=h) for n, h in zip(names, halves, strict=True)]

@@ -1,0 +1,76 @@
+"""Calibration finds what was planted, and takes no decoy for the part that it imitates."""
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from innerworks.heads import KINDS
+from innerworks.phantoms.calibrate import FILLER, NOTHING, Calibration, calibrate
+
+IMITATES = {"fixed_gap": "induction", "punctuation": "duplicate_token", "local_window": "previous_token", "same_first_letter": "duplicate_token"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def steps() -> list:
+    return []
+
+
+@pytest.fixture(scope="module")
+def once(steps: list) -> Calibration:
+    return calibrate(draws=1, progress=steps.append)
+
+
+def check(found: Calibration) -> None:
+    """Everything planted was found; content kinds and offsets were found nowhere else."""
+    assert found.missed == ()
+    for planted in (truth for truth in found.heads if truth in KINDS):
+        assert found.labels.get((planted, planted), 0) == found.heads[planted] == found.rungs[planted, 1]
+    for (truth, label), count in found.labels.items():
+        assert label in (truth, "first_token", NOTHING) or not count, (truth, label, count)
+
+
+def test_everything_planted_is_found_and_no_decoy_is_taken_for_it(once: Calibration) -> None:
+    check(once)
+    assert once.heads["previous_token"] == 4 and once.heads["induction"] == once.heads["duplicate_token"] == 2
+    for decoy, part in IMITATES.items():
+        assert once.heads[decoy] == 2 and (decoy, part) not in once.labels
+
+
+def test_the_wiring_is_found_to_be_necessary_and_the_lone_head_is_not(once: Calibration) -> None:
+    assert once.rungs["induction", 2] == 2 and once.rungs["duplicate_token", 2] == 2
+    assert once.rungs["previous_token", 2] == 2  # of four: nothing depends on the lone one
+
+
+def test_every_head_is_counted_once_as_what_it_is(once: Calibration) -> None:
+    assert once.phantoms == 2 and sum(once.heads.values()) == 9 * 4 + 6 * 8 and once.heads[FILLER] >= 2 * 24
+    for truth, count in once.heads.items():
+        given = sum(n for (of, label), n in once.labels.items() if of == truth)
+        assert given >= count  # a head may have two labels, but none has neither label nor `nothing`
+
+
+def test_it_reports_progress_and_can_be_said_in_words_and_as_json(once: Calibration, steps: list) -> None:
+    from rich.console import Console
+
+    assert [(step.done, step.total) for step in steps] == [(1, 2), (2, 2)]
+    data = json.loads(json.dumps(once.as_dict()))
+    assert data["phantoms"] == 2 and data["missed"] == []
+    console = Console(record=True, width=300, file=io.StringIO())
+    console.print(once.in_words())
+    said = console.export_text()
+    assert "2 phantoms" in said and "Missed: nothing" in said and all(truth in said for truth in once.heads)
+
+
+@pytest.mark.slow
+def test_in_sixty_phantoms_everything_planted_is_found() -> None:
+    check(calibrate(draws=30))

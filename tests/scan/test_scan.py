@@ -1,0 +1,354 @@
+"""A whole scan of a phantom: everything is written, can be decided again, and is the same every time."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import innerworks as iw
+from innerworks.atlas import Atlas, schema
+from innerworks.errors import AtlasError, BrokenModel, InnerworksError, TextError, UsageError
+from innerworks.findings import COLUMNS, frame
+from innerworks.scan import decide_again, measure, plan, prepare
+from innerworks.scan.depth import DEPTHS
+
+
+def same(a: pl.DataFrame, b: pl.DataFrame) -> bool:
+    return a.equals(b, null_equal=True)
+
+
+# --- what a scan leaves ------------------------------------------------------------------------------------------
+
+
+def test_a_scan_ends_with_every_file_and_nothing_else(atlas: Atlas) -> None:
+    found = {str(file.relative_to(atlas.path)) for file in atlas.path.rglob("*") if file.is_file()}
+    assert found == {
+        "manifest.json",
+        "findings.parquet",
+        "examples.parquet",
+        "report.html",
+        "arrays/heads_by_unit.safetensors",
+        "arrays/ablations.safetensors",
+        "arrays/patterns.safetensors",
+    }
+    assert not (atlas.path / schema.PARTIAL).exists()
+
+
+def test_every_file_can_be_read(atlas: Atlas, model: iw.Model) -> None:
+    again = Atlas.open(atlas.path)
+    assert again.findings.columns == list(COLUMNS) and again.findings.height > 13 * 48
+    seen, metadata = again.arrays(schema.HEADS_BY_UNIT)
+    units = json.loads(metadata["units"])
+    assert seen["mass"].shape == (len(units), len(json.loads(metadata["measures"])), model.anatomy.layers, model.anatomy.heads)
+    assert seen["rows"].shape == seen["mass"].shape[:2]
+    kept, _ = again.arrays(schema.ABLATIONS)
+    assert "clean/second_copy_loss" in kept and kept["removed/text"].shape == (model.anatomy.layers, model.anatomy.heads)
+    assert "plotly" in (atlas.path / "report.html").read_text().lower()
+    for one in again.examples:
+        assert one.pattern.shape == (len(one.tokens), len(one.tokens)) and np.allclose(one.pattern, np.tril(one.pattern))
+
+
+def test_the_planted_heads_are_found_and_the_induction_head_is_necessary(atlas: Atlas) -> None:
+    from innerworks.phantoms import build
+
+    rungs = {(row["behaviour"], row["site"]): row["rung"] for row in atlas.labels.iter_rows(named=True)}
+    truth = build("llama", seed=0).truth
+    for behaviour, sites in truth.items():
+        for site in sites:
+            assert rungs.get((behaviour, site), 0) >= 1, (behaviour, site)
+    assert rungs["induction", truth["induction"][0]] >= 2
+
+
+def test_the_manifest_says_what_was_scanned_and_how(atlas: Atlas, model: iw.Model) -> None:
+    manifest = atlas.manifest
+    assert manifest["model"]["name"] == "model" and manifest["model"]["layers"] == model.anatomy.layers
+    assert len(manifest["model"]["digest"]) == len(manifest["tokenizer"]["digest"]) == len(manifest["corpus"]["digest"]) == 64
+    assert manifest["settings"]["depth"] == "quick" and manifest["settings"]["seed"] == 0
+    assert manifest["units"] == {
+        "text": {"discovery": 15, "confirmation": 15},
+        "random": {"discovery": 16, "confirmation": 16},
+    } or sum(sum(halves.values()) for halves in manifest["units"].values()) == manifest["corpus"]["documents"] + 32
+    assert {"torch", "transformers", "numpy", "scipy", "polars", "innerworks"} == set(manifest["versions"])
+    assert manifest["certificate"] and manifest["timings"]["reading"] > 0
+
+
+def test_progress_counts_up_to_all_tokens_and_then_ablations(atlas: Atlas, steps: list[Any]) -> None:
+    reading = [step for step in steps if step.stage == "reading"]
+    assert [step.done for step in reading] == sorted({step.done for step in reading})
+    assert reading[-1].done == reading[-1].total == atlas.manifest["corpus"]["tokens"]
+    ablating = [step for step in steps if step.stage == "ablating"]
+    assert ablating and steps.index(ablating[0]) == len(reading) and ablating[-1].total is None
+
+
+def test_examples_belong_to_labels_and_come_from_confirmation_text(atlas: Atlas) -> None:
+    labels = {(row["behaviour"], row["site"]) for row in atlas.labels.iter_rows(named=True)}
+    _, metadata = atlas.arrays(schema.HEADS_BY_UNIT)
+    confirmation = {id for id, _, material, half in json.loads(metadata["units"]) if (material, half) == ("text", "confirmation")}
+    assert atlas.examples
+    for one in atlas.examples:
+        assert (one.behaviour, one.site) in labels and one.unit in confirmation
+
+
+# --- the same again ----------------------------------------------------------------------------------------------
+
+
+def test_everything_can_be_decided_again_from_the_atlas_alone(atlas: Atlas) -> None:
+    assert same(frame(decide_again(atlas)), atlas.findings)
+
+
+def test_the_findings_in_memory_are_those_of_the_scan(atlas: Atlas, model: iw.Model, phantom_folder: Path) -> None:
+    reading, _, depth = prepare(model, corpus=f"file:{phantom_folder / 'text.jsonl'}", depth="quick")
+    assert same(frame(measure(model, reading, depth.effort)), atlas.findings)
+
+
+def test_another_seed_draws_other_repeats_and_reads_the_same_text(atlas: Atlas, model: iw.Model, phantom_folder: Path) -> None:
+    first, again, other = (
+        prepare(model, corpus=f"file:{phantom_folder / 'text.jsonl'}", depth="quick", seed=seed)[0] for seed in (0, 0, 1)
+    )
+    assert first == again and first != other
+    texts = [[w for w in reading.windows if reading.units[w.unit].material == "text"] for reading in (first, other)]
+    assert texts[0] == texts[1]
+
+
+# --- interruptions -----------------------------------------------------------------------------------------------
+
+
+class Interruption(Exception):
+    pass
+
+
+def interrupt_at(stage: str, number: int) -> Callable[[Any], None]:
+    seen = []
+
+    def progress(step: Any) -> None:
+        seen.append(step.stage)
+        if seen.count(stage) == number:
+            raise Interruption
+
+    return progress
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the report out: it is most of the time such a small scan takes."""
+    monkeypatch.setattr("innerworks.scan.run.report.write", lambda atlas, path: path)
+
+
+@pytest.fixture
+def saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save after every batch and ablation."""
+    monkeypatch.setattr("innerworks.scan.run.SAVE_EVERY", 0.0)
+
+
+def assert_equal(resumed: Atlas, atlas: Atlas) -> None:
+    assert same(resumed.findings, atlas.findings)
+    for name in (schema.HEADS_BY_UNIT, schema.ABLATIONS, schema.PATTERNS):
+        (arrays, metadata), (expected, expected_metadata) = resumed.arrays(name), atlas.arrays(name)
+        assert metadata == expected_metadata and arrays.keys() == expected.keys()
+        assert all(arrays[key].tobytes() == expected[key].tobytes() for key in expected), name
+
+
+def test_a_scan_interrupted_while_reading_and_while_ablating_goes_on_to_the_same_findings_bit_for_bit(
+    saving: None, no_report: None, atlas: Atlas, scan: Callable[..., Atlas], tmp_path: Path
+) -> None:
+    out = tmp_path / "a"
+    with pytest.raises(Interruption):
+        scan(out, progress=interrupt_at("reading", 2))
+    with pytest.raises(AtlasError, match="beginning of an atlas"):
+        Atlas.open(out)
+    with pytest.raises(AtlasError, match="--resume"):
+        scan(out)
+    for other in ({"seed": 1}, {"depth": "standard"}):
+        with pytest.raises(AtlasError, match=f"{next(iter(other))} differ"):
+            scan(out, resume=True, **other)
+    second: list[Any] = []
+    stop = interrupt_at("ablating", 7)
+    with pytest.raises(Interruption):
+        scan(out, resume=True, progress=lambda step: (second.append(step), stop(step)))
+    batches = sum(step.stage == "reading" for step in second)
+    third: list[Any] = []
+    resumed = scan(out, resume=True, progress=third.append)
+    assert_equal(resumed, atlas)
+    ablated = [step.done for step in third]
+    assert batches >= 4 and {step.stage for step in third} == {"ablating"} and ablated[0] > 1  # nothing was done twice
+    assert not (out / schema.PARTIAL).exists()
+
+
+KILLED = """
+import os, signal, sys, functools
+import torch
+torch.set_num_threads(1)
+import innerworks as iw
+import innerworks.scan.run as run
+run.SAVE_EVERY = 0.0
+run.read = functools.partial(run.read, sequences={sequences})
+
+def kill(step):
+    if step.stage == "ablating" and step.done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+iw.scan(sys.argv[1] + "/model", out=sys.argv[2], corpus="file:" + sys.argv[1] + "/text.jsonl", depth="quick", progress=kill)
+"""
+
+
+def test_a_killed_scan_goes_on_in_another_process_to_the_same_findings_bit_for_bit(
+    no_report: None, atlas: Atlas, scan: Callable[..., Atlas], phantom_folder: Path, tmp_path: Path
+) -> None:
+    script = KILLED.format(sequences=32)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", script, str(phantom_folder), str(tmp_path / "a")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "a" / schema.MANIFEST).exists()
+    steps: list[Any] = []
+    assert_equal(scan(tmp_path / "a", resume=True, progress=steps.append), atlas)
+    assert {step.stage for step in steps} == {"ablating"}
+
+
+def test_other_weights_and_other_text_are_not_gone_on_with(
+    scan: Callable[..., Atlas], phantom_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Interruption):
+        scan(tmp_path / "a", progress=interrupt_at("reading", 1))
+    other = iw.load(phantom_folder / "model")
+    with torch.no_grad():
+        next(other.hf.parameters())[0, 0] += 0.01
+    with pytest.raises(AtlasError, match="weights differ"):
+        scan(tmp_path / "a", resume=True, model=other)
+    lines = (phantom_folder / "text.jsonl").read_text().splitlines()
+    (tmp_path / "other.jsonl").write_text("\n".join(lines[1:]))
+    with pytest.raises(AtlasError, match="corpus differ"):
+        scan(tmp_path / "a", resume=True, corpus=f"file:{tmp_path / 'other.jsonl'}")
+
+
+def test_a_full_disk_stops_the_scan_in_words_and_what_was_saved_serves_later(
+    saving: None, no_report: None, atlas: Atlas, scan: Callable[..., Atlas], tmp_path: Path
+) -> None:
+    out, full = tmp_path / "a", pytest.MonkeyPatch()
+
+    def fill(step: Any) -> None:
+        if step.stage == "ablating" and not full._setattr:
+            full.setattr("innerworks.atlas.store.os.fsync", lambda descriptor: _no_space(errno.ENOSPC))
+
+    with pytest.raises(AtlasError, match="No space left on device"):
+        scan(out, progress=fill)
+    full.undo()
+    left = {file.name for file in out.rglob("*") if file.is_file()}
+    assert left == {"settings.json", "pass.safetensors"}
+    steps: list[Any] = []
+    assert same(scan(out, resume=True, progress=steps.append).findings, atlas.findings)
+    assert not any(step.stage == "reading" for step in steps)
+
+
+def _no_space(number: int) -> None:
+    raise OSError(number, "No space left on device")
+
+
+def test_a_finished_scan_is_refused_without_force_before_any_work(
+    atlas: Atlas, scan: Callable[..., Atlas], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (atlas.path / schema.MANIFEST).read_bytes()
+    steps: list[Any] = []
+    with pytest.raises(AtlasError, match="--force"):
+        scan(atlas.path, progress=steps.append)
+    assert steps == [] and (atlas.path / schema.MANIFEST).read_bytes() == before
+
+
+# --- what cannot be scanned --------------------------------------------------------------------------------------
+
+
+def test_nan_weights_are_refused_and_leave_nothing(phantom_folder: Path, tmp_path: Path, model: iw.Model) -> None:
+    from transformers import AutoModelForCausalLM
+
+    hf = AutoModelForCausalLM.from_pretrained(phantom_folder / "model")
+    with torch.no_grad():
+        hf.model.layers[3].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(InnerworksError, match="(?i)nan"):
+        iw.scan(iw.Model(hf, model.tokenizer), out=tmp_path / "a", depth="quick")
+    assert not (tmp_path / "a").exists()
+
+
+def test_nan_that_only_appears_while_reading_stops_the_scan(
+    phantom_folder: Path, tmp_path: Path, scan: Callable[..., Atlas]
+) -> None:
+    broken = iw.load(phantom_folder / "model")
+    with torch.no_grad():
+        broken.hf.model.layers[3].mlp.down_proj.weight[0, 0] = float("nan")  # after the certificate
+    with pytest.raises(BrokenModel, match="NaN or infinity on text of the stratum"):
+        scan(tmp_path / "a", model=broken)
+    assert not (tmp_path / "a" / schema.MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([], "there is no document"),
+        (['{"text": "12 34 56"}'] * 30, "hold no word"),
+        (['{"id": "a", "text": "ba"}', '{"id": "a", "text": "du"}'], "more than once"),
+        (['{"text": "ba du"}'], "1 documents, which leaves 0 to confirm on"),
+        (['{"text": 7}'], "line 1: not a JSON object"),
+    ],
+    ids=["empty", "wordless", "same id", "too few", "no text"],
+)
+def test_a_corpus_on_which_nothing_can_be_decided_is_refused_and_leaves_nothing(
+    lines: list[str], says: str, scan: Callable[..., Atlas], tmp_path: Path
+) -> None:
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    with pytest.raises(TextError, match=says):
+        scan(tmp_path / "a", corpus=f"file:{tmp_path / 'text.jsonl'}")
+    assert not (tmp_path / "a").exists()
+
+
+def test_documents_of_one_word_are_scanned_and_undecided(
+    scan: Callable[..., Atlas], tmp_path: Path) -> None:
+    words = [a + b + c for a in ("ba", "du", "ki") for b in ("ta", "mo", "be", "du") for c in ("", "ki", "ta")]
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": word}) for word in words))
+    atlas = scan(tmp_path / "a", corpus=f"file:{tmp_path / 'text.jsonl'}")
+    assert atlas.labels.is_empty()
+    text = atlas.heads.filter(pl.col("material") == "text")
+    assert text["n"].max() == 0 and set(text["note"]) == {"only 0 units: not decided"}
+
+
+def test_a_model_with_too_short_a_context_is_refused(tiny_hf: Callable[..., Any], tiny_tokenizer: Any, tmp_path: Path) -> None:
+    short = iw.Model(tiny_hf("gpt2", n_positions=40), tiny_tokenizer)
+    with pytest.raises(TextError, match="reads 40 tokens at most"):
+        iw.scan(short, out=tmp_path / "a", depth="quick")
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_unknown_depth_names_the_known_ones(scan: Callable[..., Atlas], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"quick, standard, full.*Did you mean standard"):
+        scan(tmp_path / "a", depth="standart")
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_depths_are_those_of_the_design() -> None:
+    quick, standard = DEPTHS["quick"], DEPTHS["standard"]
+    assert (quick.per_domain, quick.effort.candidates, quick.effort.joint, quick.effort.shared_controls) == (8, 10, False, True)
+    assert (standard.per_domain, standard.effort.candidates, standard.effort.joint) == (None, None, True)
+    assert all(units >= 12 for depth in DEPTHS.values() for units in depth.effort.units.values())  # or nothing is ever necessary
+
+
+def test_quick_reads_eighty_documents_of_a_corpus_without_domains_and_eight_of_each_builtin_domain() -> None:
+    quick = DEPTHS["quick"]
+    assert [quick.documents(domains) for domains in (1, 2, 10, 30)] == [80, 40, 8, 8]
+    assert DEPTHS["standard"].documents(1) is None
+
+
+def test_a_plan_is_made_without_writing_and_says_what_a_scan_reads(model: iw.Model, phantom_folder: Path, atlas: Atlas) -> None:
+    reading, _, depth = prepare(model, corpus=f"file:{phantom_folder / 'text.jsonl'}", depth="quick")
+    made = plan(model, reading, depth)
+    assert made.tokens == atlas.manifest["corpus"]["tokens"] and made.documents == atlas.manifest["corpus"]["documents"]
+    assert made.seconds > 0 and 0.5 < made.gigabytes < 2 and json.dumps(made.as_dict()) and "tokens/s" in made.in_words()
+    assert made.as_dict() == asdict(made)
