@@ -138,7 +138,9 @@ def test_nan_is_never_an_effect() -> None:
     [(["a"] * 32, (0.04, 0.06)), ([s for s in "abcd" for _ in range(8)], (0.04, 0.06)), (list("abcdefgh") * 4, (0.04, 0.06))],
     ids=["one stratum", "four of eight", "eight of four"],
 )
-def test_under_the_null_five_percent_of_the_p_values_are_below_five_percent(strata: list[str], expected: tuple[float, float]) -> None:
+def test_under_the_null_five_percent_of_the_p_values_are_below_five_percent(
+    strata: list[str], expected: tuple[float, float]
+) -> None:
     effects = 0.05 + rng(5).normal(size=(len(strata), 40_000))  # all at the floor
     found = estimate(effects, strata)
     p = stats.upper_tail(found.mean - 0.05, found.se, found.df)  # without the guard on the sign, which only lowers the rate
@@ -214,9 +216,7 @@ def test_a_label_needs_q_of_five_percent_and_that_is_the_two_level_rule_of_the_t
     some = 0
     for seed in range(400):
         random = rng(seed)
-        families = {
-            f"family {i}": list(random.random(int(random.integers(0, 8))) ** random.choice([1, 4, 12])) for i in range(7)
-        }
+        families = {f"family {i}": list(random.random(int(random.integers(0, 8))) ** random.choice([1, 4, 12])) for i in range(7)}
         q = family_q({name: np.array(p) for name, p in families.items()})
         labels = {(name, i) for name, values in q.items() for i, x in enumerate(values) if x <= 0.05}
         assert labels == naive_labels(families), seed
@@ -295,7 +295,7 @@ def test_a_head_that_is_one_more_control_is_called_necessary_at_most_as_often_as
 def judged(harm: float, elsewhere: float, *, spread: float = 0.002, n: int = 40, seed: int = 0) -> stats.Selectivity:
     random = rng(seed)
     here, there = random.normal(harm, 0.05, n), random.normal(elsewhere, spread, n)
-    return selectivity(here, ["a"] * n, there, ["b"] * n, np.zeros(20), rng(1))
+    return selectivity(here, ["a"] * n, there, ["b"] * n, np.zeros(20), 1)
 
 
 def test_large_harm_and_little_elsewhere_passes() -> None:
@@ -321,17 +321,17 @@ def test_harm_elsewhere_like_that_of_three_quarters_of_the_controls_is_little() 
     random = rng()
     here, there = random.normal(0.5, 0.05, 40), random.normal(0.03, 0.002, 40)
     controls = np.linspace(0, 0.08, 21)
-    found = selectivity(here, ["a"] * 40, there, ["a"] * 40, controls, rng(1))
+    found = selectivity(here, ["a"] * 40, there, ["a"] * 40, controls, 1)
     assert found.limit == pytest.approx(0.06) and found.verdict == "pass"
 
 
-def test_the_bounds_of_harm_elsewhere_are_one_sided() -> None:
+def test_the_bound_of_harm_elsewhere_is_one_sided_and_its_interval_two_sided() -> None:
     random = rng(3)
     there = random.normal(0.005, 0.002, 30)
-    found = selectivity(random.normal(0.5, 0.05, 30), ["a"] * 30, there, ["a"] * 30, np.zeros(20), rng(1))
-    reach = scipy_stats.t.ppf(0.95, 29) * scipy_stats.sem(there)
-    assert found.elsewhere_high == pytest.approx(there.mean() + reach)
-    assert found.elsewhere_low == pytest.approx(there.mean() - reach)
+    found = selectivity(random.normal(0.5, 0.05, 30), ["a"] * 30, there, ["a"] * 30, np.zeros(20), 1)
+    assert found.bound == pytest.approx(there.mean() + scipy_stats.t.ppf(0.95, 29) * scipy_stats.sem(there))
+    low, high = scipy_stats.t.interval(0.95, 29, there.mean(), scipy_stats.sem(there))
+    assert (found.elsewhere_low, found.elsewhere_high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_negative_harm_elsewhere_divides_by_the_least_collateral() -> None:
@@ -353,6 +353,23 @@ def test_the_bootstrap_resamples_within_strata() -> None:
     np.testing.assert_allclose(stats.bootstrap_means(values, strata, rng()), 0.75)
     spread = stats.bootstrap_means(rng(1).normal(size=50), ["a"] * 50, rng(2)).std()
     assert 0.11 < spread < 0.17  # 1 / sqrt(50) = .141
+
+
+def test_small_strata_are_resampled_as_one() -> None:
+    values, strata = np.array([0.0] * 10 + [1.0] * 5), ["a"] * 10 + ["b"] * 5
+    assert stats.bootstrap_means(values, strata, rng()).std() > 0.05
+
+
+def test_harm_here_and_there_on_the_same_units_are_resampled_together() -> None:
+    shared = np.exp(rng(0).normal(size=30))  # units differ, their ratio does not
+    together = selectivity(0.4 * shared, ["a"] * 30, 0.1 * shared, ["a"] * 30, np.zeros(20), 1)
+    assert together.ratio_low == pytest.approx(4) and together.ratio_high == pytest.approx(4)
+    apart = selectivity(0.4 * shared, ["a"] * 30, 0.1 * shared, ["b"] * 30, np.zeros(20), 1)
+    assert apart.ratio_low < 3.5 and apart.ratio_high > 4.5
+
+
+def test_controls_without_any_spread_say_nothing() -> None:
+    assert necessity(rng().normal(0.5, 0.1, 30), np.zeros((20, 30)), ["a"] * 30).p_controls == 1.0
 
 
 def test_estimates_are_frozen() -> None:

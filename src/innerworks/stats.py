@@ -6,7 +6,7 @@ what was measured, and nothing is tuned to a model: every constant stands in `CO
 """
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -189,15 +189,16 @@ class Necessity:
         return max(self.p_units, self.p_controls) if self.above_all else 1.0
 
 
-def necessity(harm: Array, controls: Array, strata: Sequence[str]) -> Necessity:
+def necessity(harm: Array, controls: Array, strata: Sequence[str], *, overlap: float = 1.0) -> Necessity:
     """Is the harm of an ablation beyond that of its controls?
 
     harm: `[unit]`; controls: `[control, unit]`. Over units: t of `harm - mean of controls` against the floor.
-    Over controls: t with K - 1 degrees of freedom of the harm as one more draw from the controls.
+    Over controls: t with K - 1 degrees of freedom of the harm as one more draw from the controls; controls without any
+    spread decide nothing. overlap: by how much the controls' spread is too small because they share parts.
     """
     excess = estimate(harm - controls.mean(axis=0), strata)
     per_control = controls.mean(axis=1)
-    spread = per_control.std(ddof=1) * np.sqrt(1 + 1 / len(per_control))
+    spread = float(per_control.std(ddof=1)) * np.sqrt(1 + 1 / len(per_control)) * overlap
     return Necessity(
         harm=float(harm.mean()),
         excess=float(excess.mean),
@@ -207,7 +208,7 @@ def necessity(harm: Array, controls: Array, strata: Sequence[str]) -> Necessity:
         n=excess.n,
         mde=float(excess.mde(CONSTANTS.harm_floor)),
         p_units=float(excess.p_above(CONSTANTS.harm_floor)),
-        p_controls=float(upper_tail(harm.mean() - per_control.mean(), spread, len(per_control) - 1)),
+        p_controls=float(upper_tail(harm.mean() - per_control.mean(), spread, len(per_control) - 1)) if spread > 0 else 1.0,
         above_all=bool(harm.mean() > per_control.max()),
     )
 
@@ -221,8 +222,9 @@ class Selectivity:
 
     verdict: Literal["pass", "fail", "not decided"]
     elsewhere: float  # nats of harm where the behaviour does not apply
-    elsewhere_low: float  # one-sided 95 % bounds
+    elsewhere_low: float  # 95 % interval
     elsewhere_high: float
+    bound: float  # one-sided 95 % upper bound, which must not exceed the limit
     limit: float
     ratio: float  # harm / harm elsewhere
     ratio_low: float  # bootstrap 5 % bound
@@ -236,16 +238,18 @@ def selectivity(
     elsewhere: Array,
     elsewhere_strata: Sequence[str],
     controls_elsewhere: Array,
-    rng: np.random.Generator,
+    seed: int,
 ) -> Selectivity:
     """Compare harm `[unit]` (nats) with harm elsewhere `[unit]`; controls_elsewhere holds one mean per control."""
     c = CONSTANTS
     outside = estimate(elsewhere, elsewhere_strata)
     reach = float(stdtrit(outside.df, 1 - c.level) * outside.se)
-    low, high = float(outside.mean) - reach, float(outside.mean) + reach
+    low, high = float(outside.mean) - reach, float(outside.mean) + reach  # one-sided 95 % bounds
     limit = max(c.collateral_limit, float(np.quantile(controls_elsewhere, c.collateral_quantile)))
-    above = bootstrap_means(harm, harm_strata, rng)
-    below = np.maximum(bootstrap_means(elsewhere, elsewhere_strata, rng), c.least_collateral)
+    same_units = list(harm_strata) == list(elsewhere_strata)  # then both are resampled together
+    above = bootstrap_means(harm, harm_strata, np.random.default_rng([seed, 0]))
+    below = bootstrap_means(elsewhere, elsewhere_strata, np.random.default_rng([seed, 0 if same_units else 1]))
+    below = np.maximum(below, c.least_collateral)
     ratio_low, ratio_high = (float(x) for x in np.quantile(above / below, [c.level, 1 - c.level]))
     verdict: Literal["pass", "fail", "not decided"] = "not decided"
     if high <= limit and ratio_low >= c.selectivity_ratio:
@@ -255,8 +259,9 @@ def selectivity(
     return Selectivity(
         verdict=verdict,
         elsewhere=float(outside.mean),
-        elsewhere_low=low,
-        elsewhere_high=high,
+        elsewhere_low=float(outside.low),
+        elsewhere_high=float(outside.high),
+        bound=high,
         limit=limit,
         ratio=float(harm.mean() / max(elsewhere.mean(), c.least_collateral)),
         ratio_low=ratio_low,
@@ -266,8 +271,10 @@ def selectivity(
 
 
 def bootstrap_means(values: Array, strata: Sequence[str], rng: np.random.Generator) -> Array:
-    """Means of resampled units, drawn within strata: one number per draw."""
+    """Means of resampled units, drawn within strata (of at least 8 units, else from all): one number per draw."""
     names = np.asarray(strata)
+    if min(Counter(strata).values()) < CONSTANTS.stratified_from:
+        names = np.full(len(values), "")
     total = np.zeros(CONSTANTS.bootstrap_draws)
     for stratum in np.unique(names):
         units = values[names == stratum]

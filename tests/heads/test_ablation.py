@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from innerworks.heads.ablation import METRICS, Ablations, Head, set_name, trial
+from innerworks.heads.ablation import Ablations, Head, material_of, set_name, trial
 from innerworks.heads.means import HeadMeans, reference
 from innerworks.scan.engine import begin, observe
 
 FAMILIES = ("gpt2", "llama")
+METRICS = ("second_copy_loss", "induction_match@0", "induction_match@1", "repeated_loss", "fresh_loss", "unmatched_loss")
 WATCHERS = ((1, 2), (2, 0))
 UNITS = {"text": 6, "random": 4}
 LENGTH = 30
@@ -76,9 +77,11 @@ def slow_rows(tokens: list[int], metric: str) -> list[int]:
 
 
 def slow_metric(hf: Any, ablations: Ablations, heads: list[Head], metric: str) -> np.ndarray:
-    material = METRICS[metric]
+    material = material_of(metric)
     losses, patterns = slow(hf, ablations, heads, material)
     batch, out = ablations.trial.batches[material], []
+    metric, _, above = metric.partition("@")
+    watched = [number for number, (layer, _) in enumerate(WATCHERS) if layer > int(above or 0)]
     for unit, (row, mask) in enumerate(zip(batch.tokens, batch.mask, strict=True)):
         tokens = row[mask].tolist()
         if metric != "induction_match":
@@ -89,7 +92,7 @@ def slow_metric(hf: Any, ablations: Ablations, heads: list[Head], metric: str) -
         for i in range(2, len(tokens)):
             keys = [j for j in range(1, i) if tokens[j - 1] == tokens[i]]
             if keys:
-                masses.append(patterns[unit][:, i, keys].sum(axis=-1).mean())
+                masses.append(patterns[unit][watched][:, i, keys].sum(axis=-1).mean())
         out.append(np.mean(masses))
     return np.array(out)
 
@@ -127,9 +130,11 @@ def test_every_set_is_run_once_per_material_whatever_the_order_of_its_heads(benc
 def test_a_head_cannot_change_the_match_of_heads_in_earlier_layers(bench: Any, make_reading: Any) -> None:
     ablations = bench("gpt2")
     ablations.trial = trial(ablations.model, make_reading(), units=UNITS, text_tokens=LENGTH, watchers=[(0, 1), (1, 0)])
-    clean = ablations.without([], "induction_match")
-    np.testing.assert_array_equal(ablations.without([(2, 2)], "induction_match"), clean)
-    assert not np.array_equal(ablations.without([(0, 0)], "induction_match"), clean)
+    by_head = {heads: ablations.without(heads, "second_copy_loss") is not None for heads in ((), ((2, 2),), ((0, 0),))}
+    clean, late, early = (ablations.done[set_name(frozenset(heads))]["match_by_head"] for heads in by_head)
+    np.testing.assert_array_equal(late, clean)
+    np.testing.assert_array_equal(early[0], clean[0])
+    assert not np.array_equal(early[1], clean[1])
 
 
 def test_names_of_sets_tell_them_apart() -> None:
@@ -166,3 +171,15 @@ def test_units_come_from_confirmation_and_from_every_stratum_in_turn(tiny_model:
     strata = list(chosen.strata["text"])
     assert strata.count("stratum 0") == strata.count("stratum 1") == 3
     assert chosen.batches["text"].tokens.shape[1] == 12 and chosen.batches["random"].tokens.shape[1] == 30
+
+
+def test_only_units_with_rows_for_every_metric_are_chosen(tiny_model: Any, make_reading: Any) -> None:
+    reading = make_reading(documents=30, shortest=3, longest=9)  # in the shortest nothing comes twice, or all does
+    chosen = trial(tiny_model("gpt2"), reading, units={"text": 30, "random": 8}, text_tokens=8, watchers=[])
+    text = {unit for unit, one in enumerate(reading.units) if one.half == "confirmation" and one.material == "text"}
+    expected = set()
+    for window in reversed(reading.windows):
+        if window.unit in text:
+            rows = [slow_rows(list(window.tokens[:8]), m) for m in ("repeated_loss", "fresh_loss", "unmatched_loss")]
+            expected = expected | {window.unit} if all(rows) else expected - {window.unit}
+    assert set(chosen.batches["text"].units.tolist()) == expected and 0 < len(expected) < len(text)

@@ -1,6 +1,5 @@
 """What the statistics promise, tried on models whose truth is known: nothing is there, or the null is exactly true."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +9,12 @@ import torch
 
 from innerworks.findings import Finding
 from innerworks.heads import patterns
+from innerworks.heads.decide import findings
 from innerworks.heads.kinds import CONTENT, KINDS
 from innerworks.model import Model
 from innerworks.model.observe import State, zeros
 from innerworks.scan.engine import begin, observe
 from innerworks.scan.stages import finish_pass, start
-from innerworks.heads.decide import findings
 from innerworks.stats import estimate, upper_tail
 from innerworks.text import Corpus, Reading, read
 from innerworks.text.reading import Unit, Window

@@ -21,7 +21,9 @@ def table(
     """Every mass .1 with noise; `planted` adds (measure, layer, head) -> effect, on one material or on both."""
     random = np.random.default_rng(seed)
     units = [
-        (f"{d}/{i}", f"domain {d}", "text", ("discovery", "confirmation")[i % 2]) for d in range(DOMAINS) for i in range(PER_DOMAIN)
+        (f"{d}/{i}", f"domain {d}", "text", ("discovery", "confirmation")[i % 2])
+        for d in range(DOMAINS)
+        for i in range(PER_DOMAIN)
     ]
     units += [(f"r/{i}", "random", "random", ("discovery", "confirmation")[i % 2]) for i in range(64)]
     mass = 0.1 + spread * random.normal(size=(len(units), len(MEASURES), LAYERS, HEADS))
@@ -107,7 +109,9 @@ def test_the_p_of_a_label_is_the_larger_one_and_q_that_of_the_whole_chapter() ->
     for kind in KINDS.values():
         picked = decide.candidates(t, kind)
         sites = [f"L{layer}H{head}" for layer, head in np.argwhere(picked)]
-        p_of[kind.behaviour] = np.array([max(the(found, kind.behaviour, site, m).p or 0.0 for m in kind.floors) for site in sites])
+        p_of[kind.behaviour] = np.array(
+            [max(the(found, kind.behaviour, site, m).p or 0.0 for m in kind.floors) for site in sites]
+        )
         untested = [f for f in found if f.behaviour == kind.behaviour and f.site not in sites]
         assert all(f.q is None and f.rung == 0 for f in untested)
     q_of = family_q(p_of)

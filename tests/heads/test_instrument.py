@@ -16,7 +16,7 @@ from innerworks.heads.patterns import Patterns, heads_by_unit
 from innerworks.model import attention
 from innerworks.model.observe import merge
 from innerworks.scan.engine import Pass, begin, observe
-from innerworks.text import Reading, TextBatch
+from innerworks.text import TextBatch
 
 HALVES = ("discovery", "confirmation")
 FAMILIES = ("gpt2", "llama")

@@ -20,7 +20,8 @@ CHECKS = {
     "heads": "heads \\+ bias = attention's output",
     "neurons": "neurons through the down projection = feed-forward's output",
     "middle": "stream \\+ attention's output = stream between",
-    "stream": "embedding \\+ everything added = final stream",
+    "after": "stream between \\+ feed-forward's output = stream after",
+    "joined": "stream after a block = stream before the next",
     "left": "padding on the left changes nothing",
     "right": "padding on the right changes nothing",
     "gradients": "gradients arrive",
@@ -112,11 +113,11 @@ class TestAMistakeIsCaught:
         ("family", "wrong", "checks"),
         [
             ("llama", {"attention_out": "self_attn.q_proj"}, ["read", "heads"]),
-            ("llama", {"mlp": "self_attn"}, ["stream", "neurons"]),
-            ("llama", {"attention": "mlp"}, ["stream", "heads", "middle"]),
-            ("llama", {"mlp_norm": "input_layernorm"}, ["middle"]),
-            ("gpt2", {"mlp": "ln_2"}, ["stream", "neurons"]),
-            ("gpt2", {"mlp_norm": "ln_1"}, ["middle"]),
+            ("llama", {"mlp": "self_attn"}, ["after", "neurons"]),
+            ("llama", {"attention": "mlp"}, ["heads", "middle"]),
+            ("llama", {"mlp_norm": "input_layernorm"}, ["middle", "after"]),
+            ("gpt2", {"mlp": "ln_2"}, ["after", "neurons"]),
+            ("gpt2", {"mlp_norm": "ln_1"}, ["middle", "after"]),
         ],
     )
     def test_an_adapter_that_names_the_wrong_module(self, hf, monkeypatch, family, wrong, checks):
@@ -128,11 +129,11 @@ class TestAMistakeIsCaught:
         for block in gpt2.transformer.h:  # a family that doubles what its projection puts out
             block.attn.resid_dropout = _Doubled()
         monkeypatch.setitem(adapters.FAMILIES, "gpt2", replace(adapters.FAMILIES["gpt2"], attention="attn.c_proj"))
-        refuses(gpt2, "stream", "middle")
+        refuses(gpt2, "middle")
 
     @pytest.mark.parametrize(
         ("module", "checks"),
-        [("", ["stream"]), (".attn.c_proj", ["heads"]), (".mlp", ["neurons"]), (".ln_2", ["middle"])],
+        [("", ["after"]), (".attn.c_proj", ["heads"]), (".mlp", ["neurons"]), (".ln_2", ["middle"])],
     )
     def test_a_hook_left_behind_that_changes_something(self, hf, module, checks):
         gpt2 = hf("gpt2")
@@ -159,8 +160,8 @@ def test_gradients_that_do_not_arrive(tiny_hf, monkeypatch):
 
 def test_numbers_that_are_not_numbers_fail(tiny_hf):
     probe = certificate._Probe(iw.Model(tiny_hf("gpt2"), None))
-    nan = torch.tensor([float("nan")])
-    assert probe.relative((nan, torch.zeros(1))) == float("inf")
+    nan = torch.tensor([[float("nan")]])
+    assert probe.relative((nan, torch.zeros(1, 1))) == float("inf")
     assert not certificate.Check(what="anything", difference=float("nan"), allowed=1.0).passed
 
 
@@ -196,9 +197,24 @@ def test_wrapping_twice_is_wrapping_once(tiny_hf, tokens):
     assert torch.equal(first.run(tokens).logits, second.run(tokens).logits)
 
 
-def test_a_model_loaded_with_eager_attention_is_served_by_sdpa(tiny_hf, tokens, recorded):
+def test_a_model_loaded_with_eager_attention_is_refused_with_the_remedy_and_served_after_it(tiny_hf, tokens, recorded):
     hf = tiny_hf("llama", attn_implementation="eager")
+    with pytest.raises(UnsupportedModel, match=r"attn_implementation='eager'.*hf.set_attn_implementation\('sdpa'\)"):
+        iw.Model(hf, None)
+    hf.set_attn_implementation("sdpa")
     assert torch.equal(iw.Model(hf, None).run(tokens).logits, recorded("llama", opened=False).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_in_every_precision_a_sound_model_passes_and_heads_in_the_wrong_order_are_caught(tiny_hf, monkeypatch, family, dtype):
+    hf = tiny_hf(family).to(dtype)
+    iw.Model(hf, None)
+    from innerworks.model import weights
+
+    sound = weights.W_O
+    monkeypatch.setattr(weights, "W_O", lambda model, layer: sound(model, layer).flip(0))
+    refuses(hf, "heads")
 
 
 def test_attention_that_keeps_its_probabilities_to_itself_is_refused(tiny_hf):

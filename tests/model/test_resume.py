@@ -58,10 +58,18 @@ def test_a_resumed_run_with_nothing_to_do_equals_the_clean_one(model, tokens, cl
     assert torch.equal(model.run(tokens, resume=clean).logits, clean.logits)
 
 
-def test_a_resumed_run_can_be_resumed(model, tokens, clean):
-    edits = [ablate("L1H2", "zero"), ablate("L2.mlp_out", "zero")]
-    once = model.run(tokens, edit=edits[:1], keep="resume", resume=clean)
-    assert torch.equal(model.run(tokens, edit=edits[1:], resume=once).logits, model.run(tokens, edit=edits).logits)
+def test_an_edited_run_is_no_ground_to_resume_from(model, tokens, clean):
+    edited = model.run(tokens, edit=[ablate("L1H2", "zero")], keep="resume", resume=clean)
+    with pytest.raises(UsageError, match="without edits or watchers"):
+        model.run(tokens, edit=[ablate("L2.mlp_out", "zero")], resume=edited)
+
+
+def test_another_models_run_is_no_ground_to_resume_from(tiny_hf, tokens):
+    import innerworks as iw
+
+    one, other = iw.Model(tiny_hf("llama"), None), iw.Model(tiny_hf("llama"), None)
+    with pytest.raises(UsageError, match="of this very model"):
+        one.run(tokens, edit=[ablate("L1H2", "zero")], resume=other.run(tokens, keep="resume"))
 
 
 def test_gradients_flow_through_a_resumed_run_as_through_the_full_one(tiny_model, tokens):

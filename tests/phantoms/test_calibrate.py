@@ -10,7 +10,12 @@ import torch
 from innerworks.heads import KINDS
 from innerworks.phantoms.calibrate import FILLER, NOTHING, Calibration, calibrate
 
-IMITATES = {"fixed_gap": "induction", "punctuation": "duplicate_token", "local_window": "previous_token", "same_first_letter": "duplicate_token"}
+IMITATES = {
+    "fixed_gap": "induction",
+    "punctuation": "duplicate_token",
+    "local_window": "previous_token",
+    "same_first_letter": "duplicate_token",
+}
 
 
 @pytest.fixture(autouse=True, scope="module")

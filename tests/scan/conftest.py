@@ -1,4 +1,4 @@
-"""A phantom saved as a person would have it: a model's folder and a .jsonl file of text. Scanned once for all tests that only look."""
+"""A phantom saved as a person would have it, a model's folder and a .jsonl file; scanned once for all tests that only look."""
 
 import functools
 import json

@@ -6,7 +6,7 @@ Every file appears whole or not at all (temporary name, fsync, rename).
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -224,8 +224,9 @@ class Unfinished:
         table.write_parquet(buffer)
         self.write(name, buffer.getvalue())
 
-    def finish(self, manifest: Mapping[str, Any]) -> Atlas:
-        """Write the manifest: from now on this is an atlas."""
+    def finish(self, manifest: Mapping[str, Any], *, before: Callable[[Atlas], object] = lambda atlas: None) -> Atlas:
+        """Write the manifest: from now on this is an atlas. before: what else must be there first, such as a report."""
+        before(Atlas(self.path, {"schema": schema.SCHEMA_VERSION, **manifest}))
         self.write(schema.MANIFEST, _json({"schema": schema.SCHEMA_VERSION, **manifest}))
         shutil.rmtree(self.path / schema.PARTIAL, ignore_errors=True)
         return Atlas.open(self.path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import special_ortho_group
 from torch import Tensor
 
@@ -31,7 +31,7 @@ Head = tuple[int, int]  # layer, head
 Rotated = tuple[int, int, int]  # layer, head, draw: what ablating the head removes, under a fixed random rotation
 Heads = frozenset[Head | Rotated]
 
-#: metric -> the material it is measured on
+#: metric -> the material it is measured on. `induction_match@5` is the match averaged over the watched heads above layer 5.
 METRICS = {
     "second_copy_loss": "random",
     "induction_match": "random",
@@ -40,6 +40,7 @@ METRICS = {
     "unmatched_loss": "text",
 }
 MATERIALS = ("random", "text")
+ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def trial(model: Model, reading: Reading, *, units: Mapping[str, int], text_toke
     """
     batches, clean, rows, strata = {}, {}, {}, {}
     for material in MATERIALS:
-        chosen = _chosen_units(reading, material, units[material])
+        chosen = _chosen_units(reading, material, units[material], text_tokens)
         batch = _batch(reading, chosen, material, text_tokens)
         batches[material], strata[material] = batch, tuple(reading.units[unit].stratum for unit in chosen)
         clean[material] = model.run(batch.tokens, mask=batch.mask, keep="resume", logits="none")
@@ -68,14 +69,18 @@ def trial(model: Model, reading: Reading, *, units: Mapping[str, int], text_toke
     return Trial(batches=batches, clean=clean, rows=rows, strata=strata, watchers=tuple(watchers))
 
 
-def _chosen_units(reading: Reading, material: str, count: int) -> list[int]:
-    """Confirmation units, one of each stratum in turn."""
+def _chosen_units(reading: Reading, material: str, count: int, text_tokens: int) -> list[int]:
+    """Confirmation units that have rows for every metric, one of each stratum in turn."""
+    all_units = [i for i, unit in enumerate(reading.units) if (unit.material, unit.half) == (material, "confirmation")]
+    rows = _rows(_batch(reading, all_units, material, text_tokens))
+    complete = torch.stack([one.any(dim=1) for one in rows.values()]).all(dim=0)
+    complete = (complete | ~complete.any()).tolist()  # where none has, all are taken, and their NaN decides nothing
     rank: dict[str, int] = {}
     order = []
-    for number, unit in enumerate(reading.units):
-        if unit.material == material and unit.half == "confirmation":
-            rank[unit.stratum] = rank.get(unit.stratum, -1) + 1
-            order.append((rank[unit.stratum], unit.stratum, number))
+    for number in (unit for unit, usable in zip(all_units, complete, strict=True) if usable):
+        stratum = reading.units[number].stratum
+        rank[stratum] = rank.get(stratum, -1) + 1
+        order.append((rank[stratum], stratum, number))
     return sorted(number for _, _, number in sorted(order)[:count])
 
 
@@ -139,11 +144,11 @@ def measure(
             *replaced,
             *(match.watch(after=heads[0][0] if heads else 0) if match else ()),
         ],
-        logits=rows,
+        logits="none",
         resume=trial.clean[material],
     )
     loss = torch.zeros(batch.tokens.shape, dtype=torch.float64)
-    loss[rows] = _loss(run.require_logits, batch.tokens.roll(-1, dims=1)[rows]).double().cpu()
+    loss[rows] = _loss(model, run.final[rows], batch.tokens.roll(-1, dims=1)[rows])
     out = {metric: _per_unit(loss, trial.rows[metric]) for metric in wanted}
     return {**out, "match_by_head": match.per_unit()} if match else out
 
@@ -156,12 +161,12 @@ def remove_rotated(model: Model, mean: Mean, one: Rotated) -> list[Watch]:
     layer, head, draw = one
     rng = np.random.default_rng([layer, head, draw])
     rotation = torch.from_numpy(special_ortho_group.rvs(model.anatomy.d_model, random_state=rng)).float()
-    writes = W_O(model, layer)[head] @ rotation.to(model.device)
+    writes = W_O(model, layer)[head].float() @ rotation.to(model.device)
     centre = mean.of(Site(layer=layer, head=head)).to(model.device)
     removed: list[Tensor] = []
 
     def read(z: Tensor, queries: slice) -> None:
-        removed[:] = [(z[:, :, head] - centre) @ writes]
+        removed[:] = [(z[:, :, head].float() - centre) @ writes]
         removed[0][:, 0] = 0.0
 
     def write(attention: Tensor, queries: slice) -> Tensor:
@@ -170,9 +175,13 @@ def remove_rotated(model: Model, mean: Mean, one: Rotated) -> list[Watch]:
     return [(Site(layer=layer, kind="z"), read), (Site(layer=layer, kind="attn_out"), write)]
 
 
-def _loss(logits: Float[Tensor, "row vocab"], targets: Tensor) -> Float[Tensor, " row"]:
-    parts = zip(logits.split(256), targets.to(logits.device).split(256), strict=True)
-    return torch.cat([torch.nn.functional.cross_entropy(a.float(), b, reduction="none") for a, b in parts])
+def _loss(model: Model, final: Float[Tensor, "row d_model"], targets: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+    """Loss of the next token in nats, a few rows of logits at a time."""
+    losses = []
+    with torch.no_grad():
+        for streams, wanted in zip(final.split(ROWS_AT_ONCE), targets.to(final.device).split(ROWS_AT_ONCE), strict=True):
+            losses.append(torch.nn.functional.cross_entropy(model.readout(streams).float(), wanted, reduction="none"))
+    return torch.cat(losses).double().cpu()
 
 
 def _per_unit(values: Tensor, rows: Tensor) -> Array:
@@ -211,7 +220,7 @@ class _Match:
         """Match `[watched head, unit]`; NaN for heads whose layers were not run."""
         batch = self.trial.batches["random"]
         found = [self.mass.get(head, np.full(len(batch.tokens), np.nan)) for head in self.trial.watchers]
-        return np.stack(found) if found else np.full((1, len(batch.tokens)), np.nan)
+        return np.stack(found) if found else np.zeros((0, len(batch.tokens)))
 
 
 @dataclass
@@ -228,21 +237,36 @@ class Ablations:
         """One metric per unit, without these heads."""
         heads = frozenset(heads)
         known = self.done.setdefault(set_name(heads), {})
-        if metric not in known:
-            known.update(self._measure(heads, METRICS[metric]))
+        if _kept_as(metric) not in known:
+            known.update(self._measure(heads, material_of(metric)))
             self.runs += 1
-        return known[metric]
+        return read_off(known, metric, self.trial.watchers)
 
     def _measure(self, heads: Heads, material: str) -> dict[str, Array]:
         found = measure(self.model, self.trial, self.references, heads, material)
-        if material == "text":
-            return found
-        by_head = found.pop("match_by_head")
-        if not heads:
-            return {**found, "match_by_head": by_head, "induction_match": by_head.mean(axis=0)}
-        self.without((), "induction_match")  # layers that the ablation cannot reach were not run again
-        by_head = np.where(np.isnan(by_head), self.done["clean"]["match_by_head"], by_head)
-        return {**found, "induction_match": by_head.mean(axis=0)}
+        if material == "random" and heads:  # layers that the ablation cannot reach were not run again
+            self.without((), "second_copy_loss")
+            by_head = found["match_by_head"]
+            found["match_by_head"] = np.where(np.isnan(by_head), self.done["clean"]["match_by_head"], by_head)
+        return found
+
+
+def material_of(metric: str) -> str:
+    """What a metric is measured on."""
+    return METRICS[metric.partition("@")[0]]
+
+
+def _kept_as(metric: str) -> str:
+    return "match_by_head" if metric.startswith("induction_match") else metric
+
+
+def read_off(measured: Mapping[str, Array], metric: str, watchers: Sequence[Head]) -> Array:
+    """One metric per unit of a recorded ablation."""
+    name, _, layer = metric.partition("@")
+    if name != "induction_match":
+        return measured[name]
+    above = [number for number, (at, _) in enumerate(watchers) if at > int(layer)]
+    return measured["match_by_head"][above].mean(axis=0)
 
 
 def set_name(heads: Heads) -> str:

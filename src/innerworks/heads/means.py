@@ -73,7 +73,12 @@ def reference(model: Model, state: State, material: str) -> HeadReference:
     m = MATERIALS.index(material)
     mean = state["sum"][m] / state["rows"][m]
     covariance = state["outer"][m] / state["rows"][m] - mean[..., :, None] * mean[..., None, :]
-    written = torch.stack([W_O(model, layer).double().cpu() for layer in range(model.anatomy.layers)])
-    power = torch.einsum("lhde,lhdm,lhem->lh", covariance, written, written)
+    power = torch.stack([_power(covariance[layer], W_O(model, layer)) for layer in range(model.anatomy.layers)])
     over = f"the {material} of the discovery half, positions 1 and later"
     return HeadReference(mean=Mean(values={"z": mean.float()}, over=over), removed=power.clamp(min=0).sqrt())
+
+
+def _power(covariance: Tensor, written: Tensor) -> Tensor:
+    """Mean square of what each head of a layer writes around its mean: the trace of W_Oᵀ covariance W_O."""
+    gram = (written.float() @ written.float().mT).to(covariance)
+    return (covariance * gram).sum(dim=(-2, -1))

@@ -22,7 +22,7 @@ from innerworks.errors import UnsupportedModel
 from innerworks.model.call import current
 
 PREFIX = "innerworks_"
-SUPPORTED = ("sdpa", "eager")
+BASE = "sdpa"
 BLOCK_ELEMENTS = 1 << 25  # probabilities held at once: 128 MiB in float32
 
 
@@ -31,13 +31,11 @@ def install(hf: PreTrainedModel) -> None:
     base = hf.config._attn_implementation or "sdpa"
     if base.startswith(PREFIX):
         return
-    if base not in SUPPORTED:
+    if base != BASE:
         raise UnsupportedModel(
-            f"{type(hf).__name__} was loaded with attn_implementation={base!r}, which keeps its probabilities to itself. "
-            "Load it with attn_implementation='sdpa'."
+            f"{type(hf).__name__} was loaded with attn_implementation={base!r}; ours opens up {BASE!r} and leaves everything "
+            f"else as it is. Call hf.set_attn_implementation({BASE!r}) first, or load the model with it."
         )
-    if base == "eager":
-        base = "sdpa"  # eager exists to return probabilities; ours does that, and sdpa is equal within float tolerance
     AttentionInterface.register(PREFIX + base, _attention)
     AttentionMaskInterface.register(PREFIX + base, _mask)
     hf.config._attn_implementation = PREFIX + base

@@ -2,14 +2,14 @@
 
 Two short sequences of random tokens are run a few times, and each check compares numbers that must agree:
 hooks that do nothing change nothing; attention opened up gives the same logits; no query sees the future; rows of a pattern
-sum to one and pattern @ v is z; embedding + everything added by attention and feed-forward = final stream, likewise the
-stream between the two; heads + bias = attention's output and neurons through the down projection = feed-forward's;
-padding left or right changes nothing; gradients arrive. A failure refuses the model.
+sum to one and pattern @ v is z; the stream entering a block, plus what attention adds, plus what the feed-forward adds, is the
+stream entering the next, bit for bit; heads + bias = attention's output and neurons through the down projection =
+feed-forward's; padding left or right changes nothing; gradients arrive. A failure refuses the model.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ def refuse_broken_weights(hf: nn.Module) -> None:
 
 
 class _Probe:
-    """The runs that the checks compare. Differences are relative to the size of what is compared (at least 1)."""
+    """The runs that the checks compare. Differences are norms relative to the norm of what is compared, the worst layer's."""
 
     def __init__(self, model: "Model") -> None:
         self.model = model
@@ -103,8 +103,9 @@ class _Probe:
         self.allowed = 1e-4 if wide else 0.05
 
     def relative(self, pair: tuple[Tensor, Tensor]) -> float:
-        ours, theirs = (x.detach().float() for x in pair)
-        difference = (ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0)
+        ours, theirs = (x.detach().float().flatten(1) for x in pair)  # layer (or sequence) first
+        size = theirs.norm(dim=1)
+        difference = ((ours - theirs).norm(dim=1) / torch.where(size > 0, size, 1.0)).max()
         return float("inf") if torch.isnan(difference) else float(difference)
 
     def all(self) -> list[tuple[str, tuple[Tensor, Tensor], float]]:
@@ -120,8 +121,9 @@ class _Probe:
             ("pattern @ v = z", self.read, self.allowed),
             ("heads + bias = attention's output", self.heads, self.allowed),
             ("neurons through the down projection = feed-forward's output", self.neurons, self.allowed),
-            ("stream + attention's output = stream between", self.middle, self.allowed),
-            ("embedding + everything added = final stream", self.stream, self.allowed),
+            ("stream + attention's output = stream between", self.middle, 0.0),
+            ("stream between + feed-forward's output = stream after", self.after, 0.0),
+            ("stream after a block = stream before the next", self.joined, 0.0),
             ("padding on the left changes nothing", lambda: self.padded(left=True), self.allowed),
             ("padding on the right changes nothing", lambda: self.padded(left=False), self.allowed),
             ("gradients arrive", self.gradient, 0.0),
@@ -130,8 +132,9 @@ class _Probe:
 
     def plain(self) -> tuple[Tensor, Tensor]:
         """The model with its own attention, as if it had never been wrapped."""
-        config = self.model.hf.config
-        wrapped, config._attn_implementation = config._attn_implementation, config._attn_implementation.removeprefix(PREFIX)
+        config: Any = self.model.hf.config
+        wrapped = config._attn_implementation
+        config._attn_implementation = wrapped.removeprefix(PREFIX)
         try:
             return self.closed.require_logits, self.unhooked()
         finally:
@@ -177,9 +180,13 @@ class _Probe:
     def middle(self) -> tuple[Tensor, Tensor]:
         return self.closed.stack("resid_pre") + self.closed.stack("attn_out"), self.closed.stack("resid_mid")
 
-    def stream(self) -> tuple[Tensor, Tensor]:
-        added = self.closed.stack("attn_out").sum(dim=0) + self.closed.stack("mlp_out").sum(dim=0)
-        return self.closed["embed"] + added, self.closed[f"L{self.model.anatomy.layers - 1}.resid_post"]
+    def after(self) -> tuple[Tensor, Tensor]:
+        return self.closed.stack("resid_mid") + self.closed.stack("mlp_out"), self.closed.stack("resid_post")
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        if self.model.anatomy.layers == 1:
+            return torch.zeros(1, 1), torch.zeros(1, 1)
+        return self.closed.stack("resid_post")[:-1], self.closed.stack("resid_pre")[1:]
 
     def padded(self, *, left: bool) -> tuple[Tensor, Tensor]:
         """The second sequence cut short and run beside the first must equal it run alone."""
@@ -202,4 +209,4 @@ class _Probe:
         if logits.requires_grad and pattern.requires_grad:
             flows = torch.autograd.grad(logits.sum(), [pattern], allow_unused=True)[0]
             arrived = flows is not None and bool(flows.abs().sum() > 0)
-        return torch.tensor([0.0 if arrived else 1.0]), torch.zeros(1)
+        return torch.tensor([[0.0 if arrived else 1.0]]), torch.zeros(1, 1)

@@ -1,7 +1,7 @@
 """Edits are values: frozen descriptions of what to change where, handed to `model.run(..., edit=[...])`.
 
-`ablate` takes a part out (its mean or zero in its place), `patch` puts a given value there. Both touch only the
-positions named; by default every position but the first, which is the attention sink of most models.
+`ablate` takes a part out (its mean or zero in its place), by default at every position but the first, which is the attention
+sink of most models and like no other. `patch` puts a given value there, by default at every position.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Edit:
 
     site: Site
     value: Tensor | float = field(repr=False)
-    positions: Positions = field(default=None, repr=False)
+    positions: "Positions | Literal['all']" = field(default=None, repr=False)
     says: str = ""
 
     def handler(self, position_ids: Int[Tensor, "batch seq"]) -> Handler:
@@ -93,8 +93,11 @@ def ablate(
     return Edit(site=site, value=mean.of(site), positions=positions, says=f"{site} set to its mean over {mean.over}")
 
 
-def patch(site: str | Site, value: Tensor, *, positions: Positions = None) -> Edit:
-    """Put a recorded (or any) activation at a site: `[batch, seq, ...]` as recorded, or one value for all positions."""
+def patch(site: str | Site, value: Tensor, *, positions: Positions | Literal["all"] = "all") -> Edit:
+    """Put a recorded (or any) activation at a site: `[batch, seq, ...]` as recorded, or one value for all positions.
+
+    positions: as in `ablate`; by default every position, the first included.
+    """
     site = editable(site)
     return Edit(site=site, value=value, positions=positions, says=f"{site} patched")
 
@@ -107,8 +110,10 @@ def editable(site: str | Site) -> Site:
     return site
 
 
-def chosen(positions: Positions, position_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
+def chosen(positions: "Positions | Literal['all']", position_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
     """Turn positions into a boolean per token; None is every position but 0."""
+    if isinstance(positions, str):
+        return torch.ones_like(position_ids, dtype=torch.bool)
     if positions is None:
         return position_ids >= 1
     if isinstance(positions, Tensor) and positions.dtype == torch.bool:

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from innerworks.errors import BrokenModel, ModelError, UnsupportedModel, UsageError, near_misses
-from innerworks.model.adapters import FAMILIES
+from innerworks.errors import BrokenModel, InnerworksError, ModelError, UnsupportedModel, UsageError, near_misses
+from innerworks.model.adapters import refuse_unknown_family
 from innerworks.model.model import Model
 from innerworks.model.quiet import quiet
 from innerworks.model.specimen import DEFAULT, SPECIMENS, fetch
@@ -35,6 +35,8 @@ def load(
     Raises UnsupportedModel for a family without an adapter, BrokenModel for damaged files, CertificateFailed.
     """
     if isinstance(source, PreTrainedModel):
+        if (revision, device, dtype) != (None, "cpu", "float32"):
+            raise UsageError("revision=, device= and dtype= are for models to be loaded; this one is: move or cast it yourself.")
         return Model(source, tokenizer)
     if dtype not in DTYPES:
         raise UsageError(f"dtype={dtype!r}: one of {', '.join(DTYPES)}.")
@@ -62,11 +64,9 @@ def _where(source: str | Path, progress: Callable[[str], None]) -> str | Path:
         return folder
     if folder.suffix == ".gguf":
         raise UnsupportedModel("A .gguf file is not read yet: convert it to a folder with transformers' save_pretrained.")
-    looks_local = str(source).startswith((".", "/", "~")) or str(source).count("/") != 1
-    if looks_local:
+    if str(source).startswith((".", "/", "~")) or str(source).count("/") > 1:
         raise UsageError(
-            f"{source} is no folder, and neither a specimen ({', '.join(SPECIMENS)}) nor a hub id (owner/name)."
-            + near_misses(str(source), SPECIMENS)
+            f"There is no folder {source}. Give a folder, a specimen ({', '.join(SPECIMENS)}) or a hub id (owner/name)."
         )
     return source
 
@@ -79,14 +79,18 @@ def _read(
     try:
         with quiet():
             config = AutoConfig.from_pretrained(where, **options)
+            refuse_unknown_family(config.model_type)
             options |= {"config": config, "dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
             loaded: Any = AutoModelForCausalLM.from_pretrained(where, **options)
             tokens = tokenizer or AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False)
+    except InnerworksError:
+        raise
     except SafetensorError as error:
         raise BrokenModel(f"The weights of {where} are damaged ({error}). Copy or download them again.") from error
     except Exception as error:  # whatever transformers or the hub client raise: one message, the cause attached
         reason = (str(error).strip().splitlines() or ["no message"])[0]
-        raise ModelError(f"{where} could not be loaded: {type(error).__name__}: {reason}") from error
+        hint = "" if "/" in where else near_misses(where, SPECIMENS)
+        raise ModelError(f"{where} could not be loaded: {type(error).__name__}: {reason}{hint}") from error
     hf, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -113,8 +117,4 @@ def _check_family(where: str) -> None:
         raise BrokenModel(f"{config} is no JSON: {error}.") from error
     if not isinstance(content, dict):
         raise BrokenModel(f"{config} is no JSON object.")
-    family = content.get("model_type")
-    if family not in FAMILIES:
-        raise UnsupportedModel(
-            f"No adapter for the family {family!r}. Known families: {', '.join(FAMILIES)}.{near_misses(str(family), FAMILIES)}"
-        )
+    refuse_unknown_family(str(content.get("model_type")))

@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from innerworks.errors import UnknownSite, UsageError
+from innerworks.errors import UnknownSite, UnsupportedModel, UsageError
 from innerworks.model import attention
 from innerworks.model.adapters import adapter_for
 from innerworks.model.anatomy import Anatomy, anatomy_of
@@ -17,12 +18,14 @@ from innerworks.model.edit import Edit, Mean
 from innerworks.model.run import Logits, Run, Watch, run
 from innerworks.sites import Site
 
+_LOCKS: WeakKeyDictionary[PreTrainedModel, threading.RLock] = WeakKeyDictionary()  # pyright: ignore[reportInvalidTypeForm]
+
 
 class Model:
     """A causal LM under study.
 
     hf: an already loaded Hugging Face model (no second copy of its weights is made; it is put in eval mode).
-    tokenizer: its tokenizer. name: what to call it in atlases. certify: check on this machine that what will be
+    tokenizer: its tokenizer. name: what to call it in atlases. certified: check on this machine that what will be
     measured is what the model computes (`CertificateFailed` otherwise); takes about one short forward.
     """
 
@@ -34,12 +37,13 @@ class Model:
         name: str | None = None,
         certified: bool = True,
     ) -> None:
+        refuse_unreadable(hf)
         self.adapter = adapter_for(hf)
         self.anatomy: Anatomy = anatomy_of(hf, self.adapter)
         self.hf = hf.eval()
         self._tokenizer = tokenizer
         self.name = name or getattr(hf.config, "_name_or_path", "") or type(hf).__name__
-        self.lock = threading.RLock()
+        self.lock = _LOCKS.setdefault(hf, threading.RLock())
         attention.install(hf)
         self.certificate: Certificate | None = certify(self) if certified else None
 
@@ -122,8 +126,10 @@ class Model:
         tokens = tokens.to(self.device)
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(self.device, torch.bool)
         self._check_tokens(tokens, mask)
-        if resume is not None and not (torch.equal(resume.tokens, tokens) and torch.equal(resume.mask, mask)):
-            raise UsageError("resume= was made on other tokens, or with another mask.")
+        if self.hf.training:
+            raise UsageError(f"{self.name} is in training mode (dropout would be at work). Call model.hf.eval() first.")
+        if resume is not None:
+            self._check_resume(resume, tokens, mask)
         if isinstance(logits, Tensor) and (logits.dtype != torch.bool or logits.shape != tokens.shape):
             raise UsageError(
                 f"logits= as a tensor is a boolean {tuple(tokens.shape)}, like the tokens; "
@@ -142,10 +148,17 @@ class Model:
             done = self.run(text, record=[site for kind in kinds for site in self.sites(kind)], logits="none")
             rows += done.tokens.shape[1] - 1
             for kind in kinds:
-                total[kind] = total.get(kind, torch.zeros(())) + done.stack(kind)[:, 0, 1:].sum(dim=1)
+                total[kind] = total.get(kind, torch.zeros(())) + done.stack(kind)[:, 0, 1:].double().sum(dim=1).cpu()
         if rows == 0:
             raise UsageError("A mean needs texts of at least two tokens.")
-        return Mean(values={kind: x / rows for kind, x in total.items()}, over=f"{len(texts)} texts, positions 1 and later")
+        values = {kind: (x / rows).float() for kind, x in total.items()}
+        return Mean(values=values, over=f"{len(texts)} texts, positions 1 and later")
+
+    def _check_resume(self, resume: Run, tokens: Tensor, mask: Tensor) -> None:
+        if resume.of.hf is not self.hf or not resume.clean:
+            raise UsageError("resume= needs a run of this very model, without edits or watchers.")
+        if not (torch.equal(resume.tokens, tokens) and torch.equal(resume.mask, mask)):
+            raise UsageError("resume= was made on other tokens, or with another mask.")
 
     def _check_tokens(self, tokens: Tensor, mask: Tensor) -> None:
         if tokens.ndim != 2 or tokens.shape != mask.shape:
@@ -161,3 +174,15 @@ class Model:
             )
         if int(tokens.min()) < 0 or int(tokens.max()) >= self.anatomy.vocab:
             raise UsageError(f"Token ids must lie in 0..{self.anatomy.vocab - 1}; got {int(tokens.min())}..{int(tokens.max())}.")
+
+
+def refuse_unreadable(hf: PreTrainedModel) -> None:
+    """Refuse models whose weights are not here as plain numbers: offloaded, spread over devices, or quantised."""
+    devices = {str(parameter.device) for parameter in hf.parameters()}
+    if len(devices) > 1 or "meta" in devices:
+        raise UnsupportedModel(
+            f"{type(hf).__name__} lies on {', '.join(sorted(devices))}: one device is needed. "
+            "Load it with device_map={'': 0}, or on the CPU."
+        )
+    if getattr(hf.config, "quantization_config", None) is not None:
+        raise UnsupportedModel(f"{type(hf).__name__} is quantised. Load it without quantisation, or dequantise it first.")

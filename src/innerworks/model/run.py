@@ -36,6 +36,8 @@ class Run:
     final: Float[Tensor, "batch seq d_model"] = field(repr=False)  # the stream after the final norm
     logits: Tensor | None = field(repr=False)  # [batch, seq, vocab] (all), [batch, vocab] (last) or [chosen, vocab]
     recorded: dict[tuple[str, int], Tensor] = field(repr=False)
+    of: "Model" = field(repr=False)  # the model that ran
+    clean: bool = True  # nothing was edited or watched, so other runs may resume from it
 
     def __getitem__(self, site: str | Site) -> Tensor:
         site = Site.parse(site)
@@ -105,6 +107,8 @@ def run(
         final=final,
         logits=scores,
         recorded={place: _join(*place, x) for place, x in recorded.items()},
+        of=model,
+        clean=not (edit or watch),
     )
 
 
@@ -245,18 +249,20 @@ def _skipping(model: "Model", call: Call, clean: Run) -> Iterator[None]:
     if ("resid_post", first - 1) not in clean.recorded:
         raise UsageError("resume= needs a run made with keep='resume', on the same tokens.")
     stream = clean.recorded["resid_post", first - 1]
-    with model.lock:
-        blocks = [model.block(layer) for layer in range(first)]
-        before = [vars(block).get("forward") for block in blocks]
-        for block in blocks:
+    with model.lock, ExitStack() as undo:
+        for layer in range(first):
+            block = model.block(layer)
+            undo.callback(_restore, block, vars(block).get("forward"))
             block.forward = _hand_on(block.forward, call, stream)
-        try:
-            yield
-        finally:
-            for block, forward in zip(blocks, before, strict=True):
-                del block.forward
-                if forward is not None:
-                    block.forward = forward
+        yield
+
+
+def _restore(block: nn.Module, forward: Callable[..., Any] | None) -> None:
+    """Undo the handing on: what the block itself had as `forward`, or the method of its class."""
+    if forward is not None:
+        block.forward = forward
+    else:
+        vars(block).pop("forward", None)
 
 
 def _hand_on(forward: Callable[..., Any], call: Call, stream: Tensor) -> Callable[..., Any]:

@@ -8,10 +8,10 @@ import numpy as np
 from innerworks.atlas import Atlas, schema
 from innerworks.findings import Finding
 from innerworks.heads import decide, effect
-from innerworks.heads.ablation import Head, Rotated, set_name
-from innerworks.scan.depth import depth_of
+from innerworks.heads.ablation import read_off, set_name
+from innerworks.heads.controls import Control
 from innerworks.scan.run import unpack
-from innerworks.scan.stages import picked_heads
+from innerworks.scan.stages import suspects
 
 
 def decide_again(atlas: Atlas) -> list[Finding]:
@@ -20,12 +20,17 @@ def decide_again(atlas: Atlas) -> list[Finding]:
     table = decide.HeadsByUnit.of(arrays["mass"], arrays["rows"], json.loads(metadata["units"]))
     kept, about = atlas.arrays(schema.ABLATIONS)
     done = unpack(kept)
-    removed = {name.removeprefix("removed/"): x for name, x in kept.items() if name.startswith("removed/")}
+    watchers = [(layer, head) for layer, head in json.loads(about["watchers"])]
 
-    def without(heads: Iterable[Head | Rotated], metric: str) -> np.ndarray:
-        return done[set_name(frozenset(heads))][metric]
+    def without(heads: Iterable[Control], metric: str) -> np.ndarray:
+        return read_off(done[set_name(frozenset(heads))], metric, watchers)
 
+    bench = effect.Bench(
+        without=without,
+        strata=json.loads(about["strata"]),
+        watchers=watchers,
+        suspects=suspects(table),
+        removed={name.removeprefix("removed/"): x for name, x in kept.items() if name.startswith("removed/")},
+    )
     settings = atlas.manifest["settings"]
-    bench = effect.Bench(without=without, strata=json.loads(about["strata"]))
-    effort = depth_of(settings["depth"]).effort
-    return effect.climb(decide.findings(table), picked_heads(table), removed, bench, effort, settings["seed"])
+    return effect.climb(decide.findings(table), bench, effect.Effort(**settings["effort"]), settings["seed"])

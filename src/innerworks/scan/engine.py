@@ -14,7 +14,7 @@ from innerworks.model import Model
 from innerworks.model.call import Handler
 from innerworks.model.observe import Instrument, State
 from innerworks.model.run import Watch
-from innerworks.sites import Site
+from innerworks.sites import KINDS, Site
 from innerworks.stats import Half
 from innerworks.text import Reading, TextBatch
 
@@ -79,7 +79,8 @@ def observe_batch(model: Model, batch: TextBatch, instruments: Sequence[Instrume
 
 def _handler(instrument: Instrument, state: State, batch: TextBatch, site: Site) -> Handler:
     def handle(activation: Tensor, queries: slice) -> None:
-        block = slice(queries.start or 0, activation.shape[2]) if queries.stop is None else queries
+        length = activation.shape[KINDS[site.activation][0].index("seq")]
+        block = slice(queries.start or 0, length) if queries.stop is None else queries
         instrument.observe(state, batch, site, activation, block)
 
     return handle

@@ -27,6 +27,7 @@ from innerworks.heads.decide import HeadsByUnit
 from innerworks.heads.examples import shown
 from innerworks.heads.kinds import KINDS, MEASURES
 from innerworks.model import Model, load
+from innerworks.model.certificate import certify
 from innerworks.model.digest import tokenizer_digest, weights_digest
 from innerworks.scan import stages
 from innerworks.scan.depth import Depth, depth_of
@@ -87,20 +88,21 @@ def scan(
     """
     if not isinstance(model, Model):
         model = load(model) if model is not None else load()
+    if model.certificate is None:
+        model.certificate = certify(model)
     reading, opened, chosen = prepare(model, corpus=corpus, depth=depth, seed=seed)
     settings = _settings(model, opened, chosen, seed)
     unfinished = Unfinished.create(out, settings, resume=resume, force=force)
     if show_plan is not None:
         show_plan(plan(model, reading, chosen))
-    atlas = _Scan(model, reading, opened, chosen, seed, unfinished, settings, progress).run()
-    report.write(atlas, atlas.path / schema.REPORT)
-    return atlas
+    return _Scan(model, reading, opened, chosen, seed, unfinished, settings, progress).run()
 
 
 def _settings(model: Model, corpus: Corpus, depth: Depth, seed: int) -> dict[str, Any]:
     return {
         "model": model.name,
         "weights": weights_digest(model.hf),
+        "tokenizer": tokenizer_digest(model.tokenizer),
         "dtype": str(next(model.hf.parameters()).dtype).removeprefix("torch."),
         "corpus": corpus.digest,
         "depth": depth.name,
@@ -129,7 +131,8 @@ class _Scan:
         ablated = self.ablate(table, current)
         timings = {"reading": current.seconds, "ablating": time.perf_counter() - after_reading}
         self.write(ablated, table)
-        return self.out.finish(self.manifest({**timings, "this_run": time.perf_counter() - started}))
+        manifest = self.manifest({**timings, "this_run": time.perf_counter() - started})
+        return self.out.finish(manifest, before=lambda atlas: report.write(atlas, atlas.path / schema.REPORT))
 
     def read(self) -> tuple[Pass, HeadsByUnit]:
         current = stages.start(self.model, self.reading)
@@ -175,14 +178,16 @@ class _Scan:
         seen = {"mass": table.total, "rows": table.rows}
         self.out.write_arrays(schema.HEADS_BY_UNIT, seen, {"units": units, "measures": MEASURES})
         removed = {f"removed/{material}": one for material, one in ablated.removed.items()}
-        self.out.write_arrays(schema.ABLATIONS, {**_pack(ablated.recorded), **removed}, {"strata": ablated.strata})
+        self.out.write_arrays(
+            schema.ABLATIONS, {**_pack(ablated.recorded), **removed}, {"strata": ablated.strata, "watchers": ablated.watchers}
+        )
 
     def manifest(self, timings: Mapping[str, float]) -> dict[str, Any]:
         units = {
             material: {half: sum(u.material == material and u.half == half for u in self.reading.units) for half in HALVES}
             for material in ("text", "random")
         }
-        assert self.model.certificate is not None
+        assert self.model.certificate is not None  # scan() saw to it
         return {
             "model": {
                 "name": self.model.name,
@@ -190,12 +195,13 @@ class _Scan:
                 "dtype": self.settings["dtype"],
                 **asdict(self.model.anatomy),
             },
-            "tokenizer": {"digest": tokenizer_digest(self.model.tokenizer)},
+            "tokenizer": {"digest": self.settings["tokenizer"]},
             "corpus": {
                 "name": self.corpus.name,
                 "digest": self.corpus.digest,
                 "documents": len(self.corpus.documents),
-                "tokens": self.reading.tokens,
+                "tokens": self.reading.tokens_of("text"),
+                "generated_tokens": self.reading.tokens_of("random"),
                 "notes": list(self.corpus.notes),
             },
             "settings": {

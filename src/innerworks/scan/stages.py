@@ -46,6 +46,7 @@ class Ablated:
     recorded: Recorded
     removed: dict[str, Array]  # norm that an ablation removes, per material `[layer, head]`
     strata: dict[str, list[str]]  # of the units, per material
+    watchers: list[Head]  # the confirmed induction heads
 
 
 def ablate(
@@ -77,10 +78,10 @@ def ablate(
             after(ablations.done)
         return result
 
-    bench = effect.Bench(without=without, strata=trial.strata)
-    findings = effect.climb(seen, picked_heads(table), removed, bench, effort, seed)
+    bench = effect.Bench(without=without, strata=trial.strata, watchers=watchers, suspects=suspects(table), removed=removed)
+    findings = effect.climb(seen, bench, effort, seed)
     strata = {material: list(names) for material, names in trial.strata.items()}
-    return Ablated(findings=findings, recorded=ablations.done, removed=removed, strata=strata)
+    return Ablated(findings=findings, recorded=ablations.done, removed=removed, strata=strata, watchers=watchers)
 
 
 def measure(model: Model, reading: Reading, effort: effect.Effort, *, seed: int = 0) -> list[Finding]:
@@ -90,10 +91,7 @@ def measure(model: Model, reading: Reading, effort: effect.Effort, *, seed: int 
     return ablate(model, reading, table, current, effort, seed=seed).findings
 
 
-def picked_heads(table: decide.HeadsByUnit) -> dict[str, set[Head]]:
-    """Candidates of each kind that rungs 2 and 3 are tried on: none of them is a control."""
-    return {
-        kind.behaviour: {(int(layer), int(head)) for layer, head in np.argwhere(decide.candidates(table, kind))}
-        for kind in KINDS.values()
-        if kind.causal
-    }
+def suspects(table: decide.HeadsByUnit) -> set[Head]:
+    """Candidates of every kind that is tested by ablation: none of them is a control."""
+    found = [decide.candidates(table, kind) for kind in KINDS.values() if kind.causal]
+    return {(int(layer), int(head)) for layer, head in np.argwhere(np.any(found, axis=0))}

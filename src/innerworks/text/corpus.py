@@ -17,6 +17,7 @@ from innerworks.errors import TextError, UsageError, near_misses
 DOMAINS = ("news", "fiction", "science", "dialogue", "history", "french", "german", "spanish", "python", "mathematics")
 SEPARATOR = "%%"  # a line of its own between documents of a .txt file
 SHARED_RUN = 20  # words
+LONGEST_WORDS = 15  # letters per word on average; more means a script without spaces
 SMALLEST_STRATUM = 6  # documents; domains with fewer are put together as `mixed`
 
 
@@ -32,7 +33,7 @@ class Document:
     @property
     def unit(self) -> str:
         """The unit of statistics that it counts under."""
-        return self.group or self.id
+        return self.id if self.group is None else f"group/{self.group}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +154,10 @@ def _without_repeats(documents: list[Document]) -> tuple[list[Document], list[st
     owner: dict[int, str] = {}
     kept, repeats = [], []
     for document in documents:
-        words = document.text.split()
-        runs = {hash(tuple(words[i : i + SHARED_RUN])) for i in range(max(1, len(words) - SHARED_RUN + 1))}
+        words, run = document.text.split(), SHARED_RUN
+        if len(document.text) > LONGEST_WORDS * len(words):  # a script without spaces: twice as many letters instead
+            words, run = list("".join(words)), 2 * SHARED_RUN
+        runs = {hash(tuple(words[i : i + run])) for i in range(max(1, len(words) - run + 1))}
         if any(owner.get(run, document.unit) != document.unit for run in runs):
             repeats.append(document.id)
             continue

@@ -76,6 +76,10 @@ class Reading:
         """How many tokens there are in all."""
         return sum(len(window.tokens) for window in self.windows)
 
+    def tokens_of(self, material: str) -> int:
+        """How many tokens there are of one material."""
+        return sum(len(window.tokens) for window in self.windows if self.units[window.unit].material == material)
+
     def batches(self, half: Half, *, size: int = BATCH) -> list[TextBatch]:
         """The batches of one half, always in the same order."""
         groups: dict[tuple[str, str], list[Window]] = defaultdict(list)
@@ -149,10 +153,12 @@ def _documents(
     units = [Unit(id=n, stratum=strata[n], material="text", half=h) for n, h in zip(names, halves, strict=True)]
     number = {name: i for i, name in enumerate(names)}
     by_rank: list[tuple[int, int, Window]] = []
+    rank: dict[int, int] = defaultdict(int)  # windows of a unit so far: neighbours in a batch are of different units
     for document in corpus.documents:
-        for rank, (tokens, words) in enumerate(_windows(document.text, tokenizer, opening, window)):
-            unit = number[document.unit]
-            by_rank.append((rank, unit, Window(unit=unit, tokens=tokens, words=words, alike=unit)))
+        unit = number[document.unit]
+        for tokens, words in _windows(document.text, tokenizer, opening, window):
+            by_rank.append((rank[unit], unit, Window(unit=unit, tokens=tokens, words=words, alike=unit)))
+            rank[unit] += 1
     by_rank.sort(key=lambda entry: entry[:2])
     return units, [entry[2] for entry in by_rank]
 

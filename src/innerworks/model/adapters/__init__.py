@@ -15,13 +15,8 @@ FAMILIES: dict[str, Adapter] = {adapter.family: adapter for adapter in (GPT2, LL
 def adapter_for(hf: PreTrainedModel) -> Adapter:
     """Find the adapter of a loaded model, or refuse by name: the family, the class, or an option of the configuration."""
     family, name = hf.config.model_type, type(hf).__name__
-    adapter = FAMILIES.get(family)
-    if adapter is None:
-        raise UnsupportedModel(
-            f"No adapter for the family {family!r} ({name}). Known families: {', '.join(FAMILIES)}."
-            f"{near_misses(family, FAMILIES)} To add one, write innerworks/model/adapters/<family>.py "
-            "(about 30 lines of data) and list it in FAMILIES."
-        )
+    refuse_unknown_family(family)
+    adapter = FAMILIES[family]
     if name not in adapter.classes:
         raise UnsupportedModel(
             f"{name} is of the family {family!r} but no causal LM that we know; load one of: {', '.join(adapter.classes)}."
@@ -31,3 +26,12 @@ def adapter_for(hf: PreTrainedModel) -> Adapter:
         if value != handled:
             raise UnsupportedModel(f"{name} has {option}={value!r}: {why}. Only {option}={handled!r} is handled.")
     return adapter
+
+
+def refuse_unknown_family(family: str) -> None:
+    """Refuse by name a family that has no adapter; known before any weight is read."""
+    if family not in FAMILIES:
+        raise UnsupportedModel(
+            f"No adapter for the family {family!r}. Known families: {', '.join(FAMILIES)}.{near_misses(family, FAMILIES)} "
+            "To add one, write innerworks/model/adapters/<family>.py (about 30 lines of data) and list it in FAMILIES."
+        )
