@@ -220,7 +220,7 @@ def test_a_mistake_is_one_line_and_an_exit_code_and_writes_nothing(
 
 @pytest.mark.parametrize(
     ("model", "code", "says"),
-    [("./none", 2, "is no folder"), ("./smolm2-135m-instruct", 2, "Did you mean smollm2-135m-instruct"), ("", 2, "config.json")],
+    [("./none", 2, "is no folder"), ("a/b/c", 2, "is no folder a/b/c"), ("", 2, "config.json")],
 )
 def test_a_model_that_is_not_there_is_a_mistake_of_usage(
     model: str, code: int, says: str, command: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,4 +59,4 @@ def test_summary(atlas: Atlas):
 
 
 def test_summary_of_nothing(empty_atlas: Atlas):
-    assert "None of 12 attention heads" in printed(page.summary(empty_atlas))
+    assert "In 12 attention heads, none" in printed(page.summary(empty_atlas))

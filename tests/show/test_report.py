@@ -29,8 +29,8 @@ def words(html: str) -> str:
 
 def test_headline_and_counts(own: str):
     text = words(own)
-    assert "Of 12 attention heads, 4 show a known behaviour; 2 are shown to be necessary for it" in text
-    assert "3 induction heads were seen; 1 is shown to be necessary and selective." in text
+    assert "Of 12 attention heads, 4 show a known behaviour; of 3 ablated, 2 are shown to be necessary for it" in text
+    assert "3 induction heads were seen; 1 of 2 ablated is shown to be necessary and selective." in text
     assert "No two-back head was found." in text
     assert "an effect of 0.061 would have been found" in text
 
@@ -78,7 +78,7 @@ def test_page_is_not_too_large(page: str):
 
 def test_nothing_found_is_said(empty_atlas: Atlas):
     text = words(report.render(empty_atlas))
-    assert "None of 12 attention heads shows any" in text
+    assert "In 12 attention heads, none of the 1 behaviours" in text
     assert "Rungs 2 and 3 were not tried in this scan" in text
 
 

@@ -67,26 +67,26 @@ def test_strongest_links_say_where_a_head_looks(example: Example):
 
 def test_sentences_claim_no_more_than_their_rung(found: dict[str, Verdict]):
     said = {name: sentence(verdict) for name, verdict in found.items()}
-    assert said["induction"] == "3 induction heads were seen; 1 is shown to be necessary and selective."
-    assert said["previous_token"] == "2 previous-token heads were seen; 1 is shown to be necessary."
+    assert said["induction"] == "3 induction heads were seen; 1 of 2 ablated is shown to be necessary and selective."
+    assert said["previous_token"] == "2 previous-token heads were seen; 1 of 1 ablated is shown to be necessary."
     assert said["first_token"] == "3 heads that rest on the first token were seen."
     assert said["offset_2"] == "No two-back head was found."
 
 
 def test_what_was_not_found_says_what_would_have_been(found: dict[str, Verdict]):
     said = would_have_been_found(found["offset_2"])
-    assert "On real text an effect of 0.061 would have been found in any head" in said
-    assert "On random tokens" in said
+    assert "at least 0.061 on real text and 0.061 on random tokens would be found about nine times in ten" in said
+    assert "The nearest was L0H3: " in said
 
 
 def test_headline(atlas: Atlas, empty_atlas: Atlas):
     assert headline(verdicts(atlas.findings)) == (
-        "Of 12 attention heads, 4 show a known behaviour; 2 are shown to be necessary for it, and losing 1 of these "
-        "harms little else. A further 2 rest on the first token."
+        "Of 12 attention heads, 4 show a known behaviour; of 3 ablated, 2 are shown to be necessary for it, and losing 1 of "
+        "these harms little where it does not apply. A further 2 rest on the first token."
     )
     assert (
         headline(verdicts(empty_atlas.findings))
-        == "None of 12 attention heads shows any of the 1 behaviours that were looked for."
+        == "In 12 attention heads, none of the 1 behaviours that were looked for was found."
     )
     assert "llama family with 1.23 million parameters: 3 layers of 4 attention heads" in kind_of_model(atlas)
 

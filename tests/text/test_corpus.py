@@ -37,8 +37,8 @@ def test_a_jsonl_file_says_what_each_document_is(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n", encoding="utf-8")
     corpus = opened(tmp_path / "a.jsonl")
     assert [(d.id, d.text, d.group, d.unit) for d in corpus.documents] == [
-        ("x", "The cat.", "book", "book"),
-        ("2", "Das Käuzchen.", "7", "7"),
+        ("x", "The cat.", "book", "group/book"),
+        ("2", "Das Käuzchen.", "7", "group/7"),
         ("3", "A dog.", None, "3"),
     ]
 

@@ -142,6 +142,8 @@ class Model:
 
     def mean(self, texts: Sequence[str], *, kinds: Sequence[str] = ("z",)) -> Mean:
         """Mean activations over texts, positions 1 and later: what `ablate(..., mean=...)` puts in a part's place."""
+        if "pattern" in kinds:
+            raise UsageError("Patterns have no mean over texts: their keys are other tokens in every text.")
         total: dict[str, Tensor] = {}
         rows = 0
         for text in texts:

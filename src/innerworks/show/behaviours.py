@@ -77,7 +77,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="current_token",
             title="current token",
             says="looks at the token itself",
-            meaning="It reads from its own position only, so that it works like a small feed-forward layer.",
+            meaning="It looks at its own position more than at any other nearby. As far as it does, it works like a small "
+            "feed-forward layer.",
             source="Voita et al. 2019, arXiv:1905.09418",
             colour="#A860A8",
             mark="triangle-up",

@@ -121,12 +121,6 @@ class Verdict:
                     found[score.material].append(score.mde)
         return {material: max(values) for material, values in found.items() if values}
 
-    def largest(self, material: str) -> tuple[Head, Score] | None:
-        """The head with the largest effect on one material, labelled or not."""
-        scores = [(head, head.attention[material]) for head in self.heads if material in head.attention]
-        scores = [(head, score) for head, score in scores if numbers.known(score.effect)]
-        return max(scores, key=lambda pair: pair[1].effect, default=None)
-
 
 def verdicts(findings: pl.DataFrame) -> list[Verdict]:
     """Gather the findings about heads by behaviour, in the order in which they are told."""
@@ -191,7 +185,7 @@ def sentence(verdict: Verdict) -> str:
     text += " were seen" if seen > 1 else " was seen"
     if not necessary:
         return text + (f"; of {verdict.tried} ablated, none is shown to be necessary." if verdict.tried else ".")
-    which = f"; {necessary} {'is' if necessary == 1 else 'are'} shown to be necessary"
+    which = f"; {necessary} of {verdict.tried} ablated {'is' if necessary == 1 else 'are'} shown to be necessary"
     if not selective:
         return text + which + "."
     if selective == necessary:
@@ -208,11 +202,16 @@ def headline(found: Sequence[Verdict]) -> str:
     shown = {rung: {h.site for v in telling for h in v.heads if h.rung >= rung} for rung in (2, 3)}
     total = f"{numbers.count(len(heads))} attention heads"
     if not named:
-        text = f"None of {total} shows any of the {len(telling)} behaviours that were looked for."
+        text = f"In {total}, none of the {len(telling)} behaviours that were looked for was found."
     else:
         text = f"Of {total}, {len(named)} {_are(named, 'shows', 'show')} a known behaviour"
-        text += f"; {len(shown[2])} {_are(shown[2], 'is', 'are')} shown to be necessary for it" if shown[2] else ""
-        text += f", and losing {len(shown[3])} of these harms little else" if shown[3] else ""
+        tried = {head.site for verdict in telling for head in verdict.labels if head.causal}
+        text += (
+            f"; of {len(tried)} ablated, {len(shown[2])} {_are(shown[2], 'is', 'are')} shown to be necessary for it"
+            if tried
+            else ""
+        )
+        text += f", and losing {len(shown[3])} of these harms little where it does not apply" if shown[3] else ""
         text += "."
     if sinks:
         text += f" {'A further ' if named else ''}{len(sinks)} {_are(sinks, 'rests', 'rest')} on the first token."
@@ -224,16 +223,17 @@ def _are(things: set[str], one: str, many: str) -> str:
 
 
 def would_have_been_found(verdict: Verdict) -> str:
-    """Say which effect could not have been missed, and the largest that was seen, for each material."""
-    parts = []
-    for material, least in verdict.detectable.items():
-        text = f"on {word(material)} an effect of {numbers.rounded(least)} would have been found in any head"
-        largest = verdict.largest(material)
-        if largest is not None:
-            head, score = largest
-            text += f"; the largest was {numbers.estimate(score.effect, score.low, score.high)}, in {head.site}"
-        parts.append(text)
-    return (". ".join(part[0].upper() + part[1:] for part in parts) + ".") if parts else ""
+    """Say how large an effect would have been found, and which unlabelled head came nearest to its floors."""
+    needed = [f"{numbers.rounded(least)} on {word(material)}" for material, least in verdict.detectable.items()]
+    if not needed:
+        return ""
+    text = f"A head with an effect of at least {' and '.join(needed)} would be found about nine times in ten."
+    nearest = max((head for head in verdict.heads if not head.rung), key=lambda head: head.strength, default=None)
+    if nearest is None:
+        return text
+    scores = nearest.attention.values()
+    effects = [f"{numbers.estimate(score.effect, score.low, score.high)} on {word(score.material)}" for score in scores]
+    return f"{text} The nearest was {nearest.site}: {', '.join(effects)}."
 
 
 def kind_of_model(atlas: Atlas) -> str:
