@@ -224,6 +224,38 @@ def test_attention_that_keeps_its_probabilities_to_itself_is_refused(tiny_hf):
         iw.Model(hf, None)
 
 
+def test_differences_are_relative_to_each_layers_own_size(tiny_hf):
+    probe = certificate._Probe(iw.Model(tiny_hf("gpt2"), None))
+    theirs = torch.tensor([[3.0, 4.0], [3e-3, 4e-3], [0.0, 0.0]])
+    assert probe.relative((theirs, theirs)) == 0
+    assert probe.relative((theirs + torch.tensor([[0.0], [1e-3], [0.0]]), theirs)) == pytest.approx(2**0.5 / 5)
+    assert probe.relative((theirs + torch.tensor([[0.0], [0.0], [1e-3]]), theirs)) == pytest.approx(2**0.5 * 1e-3)
+
+
+def test_a_stream_that_changes_between_blocks_is_caught(tiny_hf):
+    hf = tiny_hf("gpt2")
+    hf.transformer.h[1].register_forward_pre_hook(lambda module, args: (1.1 * args[0], *args[1:]))
+    refuses(hf, "joined")
+
+
+def test_a_model_of_one_layer_passes(tiny_hf):
+    assert iw.Model(tiny_hf("llama", num_hidden_layers=1), None).certificate is not None
+
+
+def test_a_model_that_lies_on_several_devices_or_nowhere_is_refused(tiny_hf):
+    hf = tiny_hf("llama")
+    hf.lm_head.to("meta")
+    with pytest.raises(UnsupportedModel, match="lies on .*meta.*: one device is needed"):
+        iw.Model(hf, None)
+
+
+def test_a_quantised_model_is_refused(tiny_hf):
+    hf = tiny_hf("llama")
+    hf.config.quantization_config = {"quant_method": "gptq"}
+    with pytest.raises(UnsupportedModel, match="LlamaForCausalLM is quantised"):
+        iw.Model(hf, None)
+
+
 def test_a_wrapped_model_can_generate_and_be_saved_as_before(tiny_hf, tokens, tmp_path):
     from transformers import AutoModelForCausalLM
 

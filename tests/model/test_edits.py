@@ -187,6 +187,14 @@ def test_a_mean_ablation_puts_the_mean_there(model, tokens, site):
     assert "mean over 2 texts" in ablate(site, mean=mean).says
 
 
+def test_a_patch_covers_every_position_unless_told_otherwise(tiny_model, tokens):
+    model, one = tiny_model("llama"), torch.ones(8)
+    every = model.run(tokens, record=["L1.z"], edit=[patch("L1H2", one)])
+    assert (every["L1H2"] == 1).all()
+    some = model.run(tokens, record=["L1.z"], edit=[patch("L1H2", one, positions=[0, 3])])
+    assert (some["L1H2"] == 1).all(dim=-1).tolist() == [[i in (0, 3) for i in range(12)]] * 2
+
+
 def test_edits_of_one_place_happen_in_the_order_given(tiny_model, tokens):
     model, one = tiny_model("gpt2"), torch.ones(8)
     first = model.run(tokens, record=["L1.z"], edit=[ablate("L1.z", "zero"), patch("L1H2", one)])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import testing
 
+from innerworks.errors import UsageError
 from innerworks.model.weights import W_O
 
 CLOSE = dict(atol=2e-6, rtol=2e-5)
@@ -70,3 +71,9 @@ def test_the_mean_is_the_average_over_texts_from_the_second_token_on(model):
         rows = [model.run(text, record=[f"L*.{kind}"]).stack(kind)[:, 0, 1:] for text in texts]
         testing.assert_close(values, torch.cat(rows, dim=1).mean(dim=1), **CLOSE)
     assert mean.over == "2 texts, positions 1 and later"
+
+
+@pytest.mark.parametrize(("texts", "kinds", "says"), [(["the"], ("z",), "two tokens"), (["the cat"], ("pattern",), "no mean")])
+def test_what_has_no_mean_is_refused(tiny_model, texts, kinds, says):
+    with pytest.raises(UsageError, match=says):
+        tiny_model("gpt2").mean(texts, kinds=kinds)

@@ -161,6 +161,12 @@ def test_a_model_of_the_hub_is_refused_by_family_before_its_weights_are_fetched(
         iw.load("someone/mamba-7b")
 
 
+def test_options_of_loading_are_refused_for_a_model_that_is_loaded(tiny_hf):
+    for options in ({"device": "cuda"}, {"dtype": "bfloat16"}, {"revision": "main"}):
+        with pytest.raises(UsageError, match="this one is"):
+            iw.load(tiny_hf("gpt2"), **options)
+
+
 def test_a_folder_without_a_config_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="has no config.json: give the folder that save_pretrained wrote"):
         iw.load(tmp_path)

@@ -124,6 +124,16 @@ def test_a_long_batch_is_read_where_its_real_tokens_fit(tiny_model):
     tiny_model("gpt2").run(tokens, mask=torch.arange(200)[None] < 192)
 
 
+def test_a_model_in_training_mode_is_not_run(tiny_hf, tokens):
+    import innerworks as iw
+
+    model = iw.Model(tiny_hf("gpt2").train(), None)  # wrapping puts it in eval mode
+    model.run(tokens)
+    model.hf.train()
+    with pytest.raises(UsageError, match="training mode"):
+        model.run(tokens)
+
+
 def test_text_needs_a_tokenizer(tiny_hf, tokens):
     import innerworks as iw
 

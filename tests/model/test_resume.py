@@ -64,6 +64,18 @@ def test_an_edited_run_is_no_ground_to_resume_from(model, tokens, clean):
         model.run(tokens, edit=[ablate("L2.mlp_out", "zero")], resume=edited)
 
 
+def test_a_resumed_run_can_be_kept_and_resumed(model, tokens, clean):
+    edit = [ablate("L1H2", "zero")]
+    again = model.run(tokens, keep="resume", resume=clean)
+    assert torch.equal(model.run(tokens, edit=edit, resume=again).logits, model.run(tokens, edit=edit).logits)
+
+
+def test_a_watched_run_is_no_ground_to_resume_from(model, tokens):
+    watched = model.run(tokens, watch=[(Site(layer=1, kind="z"), lambda z, queries: None)], keep="resume")
+    with pytest.raises(UsageError, match="without edits or watchers"):
+        model.run(tokens, resume=watched)
+
+
 def test_another_models_run_is_no_ground_to_resume_from(tiny_hf, tokens):
     import innerworks as iw
 

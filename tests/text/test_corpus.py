@@ -136,6 +136,15 @@ def test_a_document_that_was_left_out_makes_no_other_a_repeat():
     assert kept(corpus_of(first, f"{first} {second}", second)) == ["0", "2"]
 
 
+def test_scripts_without_spaces_are_compared_by_runs_of_letters():
+    def written(start, length):
+        return "".join(chr(0x4E00 + i) for i in range(start, start + length))
+
+    shared = written(0, 2 * SHARED_RUN)
+    texts = [written(1000, 50) + shared, written(2000, 90), shared + written(3000, 50), shared[1:] + written(4000, 60)]
+    assert kept(corpus_of(*texts)) == ["0", "1", "3"]
+
+
 # --- domains, groups, digests ------------------------------------------------------------------------------------
 
 
@@ -158,6 +167,11 @@ def test_a_group_counts_as_one_unit_of_its_domain():
     chapters = [Document(id=str(i), text=f"chapter {words(i)}", domain="books", group=f"book {i % 3}") for i in range(12)]
     corpus = Corpus.of("made", [*documents({"cats": 6}), *chapters])
     assert {d.domain for d in corpus.documents if d.group} == {"mixed"}
+
+
+def test_a_group_is_not_taken_for_a_document_of_the_same_name():
+    alone, grouped = Document(id="a", text="the cat"), Document(id="b", text="the dog", group="a")
+    assert alone.unit != grouped.unit
 
 
 @pytest.mark.parametrize("changed", [{"text": "the dog"}, {"id": "2"}, {"domain": "cats"}, {"group": "book"}])

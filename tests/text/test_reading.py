@@ -89,6 +89,10 @@ def test_the_documents_of_a_group_are_one_unit(tiny_tokenizer, make_corpus):
     reading = prepared(Corpus.of("made", chapters), tiny_tokenizer)
     assert Counter(u.stratum for u in reading.units if u.material == "text") == {"books": 40}
     assert all(len(parts) == 4 for parts in windows_of(reading, "text").values())
+    assert reading.tokens == reading.tokens_of("text") + reading.tokens_of("random")
+    for half in ("discovery", "confirmation"):
+        for batch in reading.batches(half):  # so that each window has others of its kind to be compared with
+            assert len(set(batch.alike.tolist())) == len(batch.alike) or batch.material == "random"
 
 
 def test_every_window_is_in_exactly_one_batch_of_its_half(make_corpus, tiny_tokenizer):
