@@ -51,7 +51,7 @@ _TRANSFORMER_LENS = {
 _FROM_TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+|\*)\.(?P<hook>[a-z_.]+)")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Site:
     """One place in a model. Build it with `Site.parse`, print it with `str`; the two are inverse.
 

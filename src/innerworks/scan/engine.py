@@ -62,6 +62,7 @@ def observe(
 
 def observe_batch(model: Model, batch: TextBatch, instruments: Sequence[Instrument], progress: Pass) -> None:
     """Run one batch and let every instrument add what it sees to its state."""
+    batch = batch.to(model.device)
     watch: list[Watch] = []
     for one in instruments:
         one.begin_batch(batch)

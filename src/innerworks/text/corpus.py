@@ -88,7 +88,8 @@ class Corpus:
         if len(kept) == len(self.documents):
             return self
         note = f"{len(kept)} of {len(self.documents)} documents: at most {per_domain} per domain"
-        return replace(self, documents=tuple(d for d in self.documents if d.id in kept), notes=(*self.notes, note))
+        documents = tuple(_pooled([document for document in self.documents if document.id in kept]))
+        return replace(self, documents=documents, notes=(*self.notes, note))
 
 
 def _builtin(domain: str) -> list[Document]:

@@ -7,7 +7,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -62,6 +62,10 @@ class TextBatch:
     def size(self) -> int:
         """How many real tokens it holds."""
         return int(self.mask.sum())
+
+    def to(self, device: torch.device) -> "TextBatch":
+        """Move tokens, mask and likeness to a device; unit numbers stay, since sums are kept on the CPU."""
+        return replace(self, tokens=self.tokens.to(device), mask=self.mask.to(device), alike=self.alike.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
