@@ -1,7 +1,7 @@
 """Everything that must hold before a change lands: format, lint, types, import contracts, all tests.
 
-    python scripts/check.py            all of it
-    python scripts/check.py --quick    the inner loop: no specimen, no browser
+python scripts/check.py            all of it
+python scripts/check.py --quick    the inner loop: no specimen, no browser
 """
 
 import subprocess

@@ -68,6 +68,8 @@ def _where(source: str | Path, progress: Callable[[str], None]) -> str | Path:
         raise UsageError(
             f"There is no folder {source}. Give a folder, a specimen ({', '.join(SPECIMENS)}) or a hub id (owner/name)."
         )
+    if "/" not in str(source) and near_misses(str(source), SPECIMENS):
+        raise UsageError(f"No specimen is called {source!r}.{near_misses(str(source), SPECIMENS)}")
     return source
 
 
@@ -89,8 +91,7 @@ def _read(
         raise BrokenModel(f"The weights of {where} are damaged ({error}). Copy or download them again.") from error
     except Exception as error:  # whatever transformers or the hub client raise: one message, the cause attached
         reason = (str(error).strip().splitlines() or ["no message"])[0]
-        hint = "" if "/" in where else near_misses(where, SPECIMENS)
-        raise ModelError(f"{where} could not be loaded: {type(error).__name__}: {reason}{hint}") from error
+        raise ModelError(f"{where} could not be loaded: {type(error).__name__}: {reason}") from error
     hf, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])

@@ -31,7 +31,17 @@ from innerworks.text import Corpus, Document, read
 DOCUMENTS = 80
 ARCHITECTURES: tuple[Architecture, Architecture] = ("gpt2", "llama")
 FILLER = "filler"
-NOTHING = "nothing"
+NOTHING = "none"
+SHORT = {
+    "previous_token": "prev",
+    "current_token": "curr",
+    "offset_2": "2 back",
+    "offset_3": "3 back",
+    "first_token": "first",
+    "duplicate_token": "dupl",
+    "induction": "induct",
+}
+PLAIN: dict[str, Any] = {"title_justify": "left", "box": None, "pad_edge": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +67,13 @@ class Calibration:
     def in_words(self) -> RenderableType:
         """Return it as tables for a terminal."""
         columns = [*KINDS, NOTHING]
-        titles = [name.replace("_", "\n") for name in columns]
-        title = f"Confusion matrix of {self.phantoms} phantoms: what a head is, and how often it was labelled what"
-        confusion = Table("what it is", "heads", *titles, title=title, title_justify="left", box=None)
+        title = f"{self.phantoms} phantoms: what a head is, and how often it was labelled what"
+        confusion = Table("what it is", "heads", *(SHORT.get(name, name) for name in columns), title=title, **PLAIN)
         for truth, count in self.heads.items():
             cells = [str(self.labels.get((truth, label), "·")) for label in columns]
             confusion.add_row(truth, str(count), *cells)
         headings = ("planted", "heads", "seen", "necessary", "selective")
-        rungs = Table(*headings, title="Of what was planted, how much reaches which rung", title_justify="left", box=None)
+        rungs = Table(*headings, title="Of what was planted, how much reaches which rung", **PLAIN)
         for planted in (truth for truth in self.heads if truth in KINDS):
             cells = [str(self.rungs.get((planted, rung), 0)) if rung == 1 or KINDS[planted].causal else "-" for rung in (1, 2, 3)]
             rungs.add_row(planted, str(self.heads[planted]), *cells)

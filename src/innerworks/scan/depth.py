@@ -31,7 +31,7 @@ DEPTHS = {
             says="8 documents per domain (80 in all where domains are few); the 10 strongest labels are ablated, alone, against "
             "20 shared controls",
             per_domain=8,
-            effort=Effort(candidates=10, shared_controls=True, joint=False, units={"random": 12, "text": 12}, text_tokens=64),
+            effort=Effort(candidates=10, shared_controls=True, joint=False, units={"random": 16, "text": 12}, text_tokens=64),
         ),
         Depth(
             name="standard",
