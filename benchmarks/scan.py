@@ -42,6 +42,7 @@ def main() -> None:
         f"observing / plain forward with logits: {median:.2f} "
         f"(median of {len(ratios)} pairs, {low:.2f} to {high:.2f}; budget {BUDGET})"
     )
+    sys.stdout.flush()
     small, large = (memory_of(tokens) for tokens in (10_000, 100_000))
     print(f"peak memory: {small:.0f} MB at 10k tokens, {large:.0f} MB at 100k: {large / small:.3f} (budget {MEMORY_BUDGET})")
 

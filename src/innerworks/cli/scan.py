@@ -33,8 +33,8 @@ def scan(
 
     Without MODEL, the default specimen is fetched (93 MB, once) and scanned. An interrupted scan goes on with --resume.
 
+    \b
     Examples:
-
       innerworks scan                                  the default specimen, about 20 minutes on two cores
       innerworks scan --depth quick                    the same in about 3 minutes
       innerworks scan ./my-model -o my.atlas --plan    what would it cost?

@@ -16,8 +16,8 @@ def show(
 ) -> None:
     """Show the summary of an atlas, or everything it knows about one head.
 
+    \b
     Examples:
-
       innerworks show smollm2.atlas
       innerworks show smollm2.atlas L18H6
     """

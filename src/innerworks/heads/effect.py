@@ -253,8 +253,9 @@ def _not_shown(one: Try) -> str:
 
 def _why_not(found: Selectivity) -> str:
     verdict = "not decided" if found.verdict == "not decided" else "fails"
-    bound = f"(95 % bound {found.bound:.3f}), limit {found.limit:.3f}"
-    return f"rung 3 {verdict}: harm elsewhere {found.elsewhere:.3f} nats {bound}; ratio {found.ratio:.1f}"
+    bound = f"(upper 95 % bound {found.bound:.3f}), limit {found.limit:.3f}"
+    times = f"harm is {found.ratio:.0f} times that"
+    return f"rung 3 {verdict}: harm elsewhere {found.elsewhere:.3f} nats {bound}; {times}"
 
 
 def _raised(row: Finding, rungs: Mapping[tuple[str, Head], tuple[int, str]]) -> Finding:
@@ -317,7 +318,11 @@ def _selectivity_row(one: Try, found: Selectivity) -> Finding:
         p=None,
         mde=None,
         ablation="mean",
-        note=f"{found.verdict}: ratio {bounds}; upper 95 % bound {found.bound:.4f}; metric: {metric}",
+        note=_joined(
+            f"{found.verdict}: harm / harm elsewhere (at least {CONSTANTS.least_collateral}) {bounds}",
+            f"upper 95 % bound {found.bound:.4f}",
+            f"metric: {metric}",
+        ),
     )
 
 

@@ -37,9 +37,12 @@ class Mean:
         """Return the mean activation at a site."""
         if site.activation not in self.values:
             raise UsageError(f"There is no mean for {site}: means over {self.over} hold {', '.join(self.values)}.")
-        value = self.values[site.activation][site.layer]
-        index = site.head if site.head is not None else site.neuron
-        return value if index is None else value[index]
+        value = self.values[site.activation]
+        for index in (site.layer, site.head if site.head is not None else site.neuron):
+            if index is not None and index >= len(value):
+                raise UnknownSite(f"There is no {site} in the mean over {self.over}.")
+            value = value if index is None else value[index]
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ class Model:
         tokens: Int[Tensor, "batch seq"] | str | Sequence[str],
         *,
         mask: Bool[Tensor, "batch seq"] | None = None,
-        record: Iterable[str | Site] = (),
+        record: str | Iterable[str | Site] = (),
         edit: Sequence[Edit] = (),
         watch: Sequence[Watch] = (),
         logits: Logits | Bool[Tensor, "batch seq"] = "all",
@@ -137,6 +137,7 @@ class Model:
             )
         if keep not in (None, "resume"):
             raise UsageError(f"keep={keep!r}: the only thing to keep is 'resume'.")
+        record = [record] if isinstance(record, str) else record
         record = [*record, *(self.sites("resid_post") if keep else ())]
         return run(self, tokens, mask, record=record, edit=edit, watch=watch, logits=logits, resume=resume, grad=grad)
 

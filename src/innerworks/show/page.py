@@ -132,7 +132,7 @@ def _scores(measured: Sequence[Head]) -> Table:
 def _ablations(head: Head) -> Group:
     """What ablating one head did to one behaviour."""
     title = f"Ablated: {behaviour_of(head.behaviour).title}"
-    table = _table(title, ("without it", "on", "harm", "controls", "effect [95 %]", "bound", "q"), words=2)
+    table = _table(title, ("without it", "on", "harm", "controls", "effect [95 %]", "limit", "q"), words=2)
     notes = []
     for score in head.causal:
         table.add_row(
@@ -144,7 +144,9 @@ def _ablations(head: Head) -> Group:
             numbers.rounded(score.bound),
             numbers.q_value(score.q),
         )
-        notes.append(Text(f"  {word(score.measure)}, in {score.unit}{f'; {score.note}' if score.note else ''}", "dim"))
+        notes.append(
+            Text(f"  {word(score.measure)}, in {score.unit}, n = {score.n}{f'; {score.note}' if score.note else ''}", "dim")
+        )
     return Group(table, *notes)
 
 
