@@ -1,5 +1,6 @@
 """What the statistics promise, tried on models whose truth is known: nothing is there, or the null is exactly true."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -84,6 +85,19 @@ def test_at_most_three_of_twenty_untrained_models_have_any_label(tokenizer: Any)
 
 
 # --- shuffled text -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.specimen
+def test_the_specimens_own_untrained_twin_has_no_effect_of_half_a_floor(specimen: Model) -> None:
+    config = copy.deepcopy(specimen.hf.config)
+    config._attn_implementation = "sdpa"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        hf = type(specimen.hf)(config)
+    found = decided(Model(hf, specimen.tokenizer, name="twin of the specimen"), Corpus.open("builtin").sample(8))
+    assert not [one for one in found if one.rung]
+    assert max(one.effect / one.floor for one in found) < 0.5
 
 
 def test_shuffled_text_gives_no_content_label_in_a_random_model_of_sharp_patterns(tokenizer: Any) -> None:
