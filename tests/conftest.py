@@ -21,10 +21,8 @@ from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+from families import FEW, VOCAB, build  # noqa: E402
 
-FAMILIES = ("gpt2", "gpt2-inverse-layer", "llama", "llama-bias")
-VOCAB = 320
-POSITIONS = 192
 WORDS = "the a of to and in is was that he she it cat dog owl sat ran saw old red mat tree sea sun . ,".split()
 
 
@@ -47,16 +45,16 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=FEW)
 def family(request: pytest.FixtureRequest) -> str:
-    """Every tiny family in turn."""
+    """A few tiny families in turn; a test of all of them says `@pytest.mark.parametrize("family", families.ALL)`."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def tiny_hf() -> Callable[..., Any]:
     """`tiny_hf("llama", num_hidden_layers=2)`: a fresh random Hugging Face model, the same weights at every call."""
-    return _build
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +66,7 @@ def tiny_model(tiny_tokenizer: Any) -> Callable[[str], Any]:
 
     def model(family: str) -> Any:
         if family not in built:
-            built[family] = iw.Model(_build(family), tiny_tokenizer, name=f"tiny-{family}")
+            built[family] = iw.Model(build(family), tiny_tokenizer, name=f"tiny-{family}")
         return built[family]
 
     return model
@@ -122,33 +120,3 @@ def word_tokenizer(*, opening: str | None = None) -> Any:
             single=f"{opening} $A", special_tokens=[(opening, words.index(opening))]
         )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>")
-
-
-def _build(family: str, **changes: Any) -> Any:
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
-    gpt2 = dict(vocab_size=VOCAB, n_positions=POSITIONS, n_embd=32, n_layer=3, n_head=4, n_inner=48)
-    llama = dict(
-        vocab_size=VOCAB,
-        max_position_embeddings=POSITIONS,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        tie_word_embeddings=True,
-    )
-    kind, config, sizes = {
-        "gpt2": (GPT2LMHeadModel, GPT2Config, gpt2),
-        "gpt2-inverse-layer": (GPT2LMHeadModel, GPT2Config, {**gpt2, "scale_attn_by_inverse_layer_idx": True}),
-        "llama": (LlamaForCausalLM, LlamaConfig, llama),
-        "llama-bias": (LlamaForCausalLM, LlamaConfig, {**llama, "attention_bias": True, "tie_word_embeddings": False}),
-    }[family]
-    ends = dict(bos_token_id=1, eos_token_id=1, initializer_range=0.2)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        hf = kind(config(**{**sizes, **ends, **changes}))
-        for weight in hf.parameters():  # biases and norms too: at zero and one they would hide mistakes
-            weight += 0.1 * torch.randn_like(weight)
-    return hf.eval()

@@ -20,7 +20,7 @@ from torch import Tensor
 from innerworks.heads import masks
 from innerworks.heads.means import HeadReference
 from innerworks.model import Mean, Model, Run, ablate
-from innerworks.model.call import Handler
+from innerworks.model.call import Handler, Positions
 from innerworks.model.run import Watch
 from innerworks.model.weights import W_O
 from innerworks.sites import Site, head_site
@@ -131,7 +131,7 @@ def measure(
     mean = references[material].mean
     places = torch.arange(batch.tokens.shape[1]).expand(batch.tokens.shape)  # padded on the right
     edits = [ablate(Site(layer=one[0], head=one[1]), mean=mean) for one in heads if len(one) == 2]
-    replaced = [(edit.site, edit.handler(places)) for edit in edits]
+    replaced = [(edit.site, edit.handler(Positions(ids=places))) for edit in edits]
     rotated = [watch for one in heads if len(one) == 3 for watch in remove_rotated(model, mean, one)]
     wanted = [metric for metric, of in METRICS.items() if of == material and metric != "induction_match"]
     rows = torch.stack([trial.rows[metric] for metric in wanted]).any(dim=0)

@@ -1,13 +1,16 @@
 """The certificate: proof, at load and on this machine, that what will be measured is what the model computes.
 
-Two short sequences of random tokens are run a few times, and each check compares numbers that must agree:
-hooks that do nothing change nothing; attention opened up gives the same logits; no query sees the future; rows of a pattern
-sum to one and pattern @ v is z; the stream entering a block, plus what attention adds, plus what the feed-forward adds, is the
-stream entering the next, bit for bit; heads + bias = attention's output and neurons through the down projection =
-feed-forward's; padding left or right changes nothing; gradients arrive. A failure refuses the model.
+Two short sequences of random tokens, longer than any sliding window (which is narrowed for the occasion), are run a few
+times, and each check compares numbers that must agree: hooks that do nothing change nothing; attention and experts opened up
+give the same logits; no token changes what comes before it; rows of a pattern sum to one and pattern @ v is z; the stream
+entering a block, plus what attention adds, plus what the feed-forward adds, is the stream entering the next; heads + bias =
+attention's output and neurons through the down projection = feed-forward's, after any post-norm; padding left or right changes
+nothing; gradients arrive. What a family does not have (own attention code shows no values, a post-LN stream is no sum) is left
+out and said. A failure refuses the model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +19,13 @@ from torch import Tensor, nn
 
 from innerworks.errors import BrokenModel, CertificateFailed
 from innerworks.model.attention import PREFIX
+from innerworks.model.norms import Norm
 
 if TYPE_CHECKING:
     from innerworks.model.model import Model
 
-LENGTH = 24  # tokens of the long probe; the short one has 8 fewer
+LENGTH = 24  # tokens of the probe
+WINDOW = 8  # what a sliding window is narrowed to meanwhile, so that the probe is longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,7 @@ class Certificate:
     model: str
     dtype: str
     checks: tuple[Check, ...]
+    left_out: tuple[str, ...] = ()  # what this model has no such thing of, and why
 
     def as_dict(self) -> dict[str, object]:
         """Return it as plain data for a manifest."""
@@ -53,10 +59,11 @@ class Certificate:
 def certify(model: "Model") -> Certificate:
     """Check a model, or raise CertificateFailed (BrokenModel for NaN weights) with the numbers."""
     refuse_broken_weights(model.hf)
-    probe = _Probe(model)
-    checks = tuple(
-        Check(what=what, difference=probe.relative(difference), allowed=allowed) for what, difference, allowed in probe.all()
-    )
+    with _narrow_window(model.config):
+        probe = _Probe(model)
+        checks = tuple(
+            Check(what=what, difference=probe.relative(difference), allowed=allowed) for what, difference, allowed in probe.all()
+        )
     failed = [check for check in checks if not check.passed]
     if failed:
         numbers = "; ".join(f"{check.what}: off by {check.difference:.2g}, allowed {check.allowed:.2g}" for check in failed)
@@ -64,12 +71,27 @@ def certify(model: "Model") -> Certificate:
             f"{model.name} fails {len(failed)} of {len(checks)} checks, so measurements on it would be wrong. {numbers}. "
             "If the family is new, its adapter is probably wrong; if the model was changed by hand, undo that."
         )
-    return Certificate(model=model.name, dtype=str(next(model.hf.parameters()).dtype).removeprefix("torch."), checks=checks)
+    dtype = str(next(model.hf.parameters()).dtype).removeprefix("torch.")
+    return Certificate(model=model.name, dtype=dtype, checks=checks, left_out=tuple(probe.left_out))
+
+
+@contextmanager
+def _narrow_window(config: Any) -> Iterator[None]:
+    """Make a sliding window shorter than the probe, so that its edge is tested, too."""
+    window = getattr(config, "sliding_window", None)
+    if not window:
+        yield
+        return
+    config.sliding_window = min(window, WINDOW)
+    try:
+        yield
+    finally:
+        config.sliding_window = window
 
 
 def refuse_broken_weights(hf: nn.Module) -> None:
     """Raise BrokenModel where a weight is NaN or infinite."""
-    broken = [name for name, weight in hf.named_parameters() if not bool(torch.isfinite(weight).all())]
+    broken = [name for name, weight in hf.named_parameters() if _broken(weight)]
     if broken:
         shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
         raise BrokenModel(
@@ -77,33 +99,31 @@ def refuse_broken_weights(hf: nn.Module) -> None:
         )
 
 
+def _broken(weight: Tensor) -> bool:
+    readable = weight.is_floating_point() and weight.device.type != "meta"
+    return readable and not bool(torch.isfinite(weight).all())
+
+
 class _Probe:
     """The runs that the checks compare. Differences are norms relative to the norm of what is compared, the worst layer's."""
 
     def __init__(self, model: "Model") -> None:
         self.model = model
+        self.layers = range(model.anatomy.layers)
         generator = torch.Generator().manual_seed(0)
         length = min(LENGTH, model.anatomy.max_positions or LENGTH)
         self.tokens = torch.randint(model.anatomy.vocab, (2, length), generator=generator).to(model.device)
-        every = [
-            "L*.pattern",
-            "L*.v",
-            "L*.z",
-            "L*.attn_out",
-            "L*.mlp_out",
-            "L*.neurons",
-            "L*.resid_pre",
-            "L*.resid_mid",
-            "L*.resid_post",
-        ]
-        self.open = model.run(self.tokens, record=every)
-        closed = [site for site in every if site not in ("L*.pattern", "L*.v")]
-        self.closed = model.run(self.tokens, record=closed)
+        kinds = ["z", "attn_out", "mlp_out", "neurons", "resid_pre", "resid_mid", "resid_post"]
+        outside = [site for kind in kinds for site in model.sites(kind)]
+        inside = [site for kind in ("pattern", "v", "expert_neurons") for site in model.sites(kind)]
+        self.closed = model.run(self.tokens, record=outside)
+        self.open = model.run(self.tokens, record=[*outside, *inside])
         wide = next(model.hf.parameters()).dtype in (torch.float32, torch.float64)
         self.allowed = 1e-4 if wide else 0.05
+        self.left_out: list[str] = []
 
     def relative(self, pair: tuple[Tensor, Tensor]) -> float:
-        ours, theirs = (x.detach().float().flatten(1) for x in pair)  # layer (or sequence) first
+        ours, theirs = (x.detach().float().cpu().flatten(1) for x in pair)  # layer (or sequence) first
         size = theirs.norm(dim=1)
         difference = ((ours - theirs).norm(dim=1) / torch.where(size > 0, size, 1.0)).max()
         return float("inf") if torch.isnan(difference) else float(difference)
@@ -112,17 +132,17 @@ class _Probe:
         checks: list[tuple[str, Callable[[], tuple[Tensor, Tensor]], float]] = [
             ("hooks that do nothing leave the logits bit for bit", self.plain, 0.0),
             (
-                "logits with attention opened up",
+                "logits with attention and experts opened up",
                 lambda: (self.open.require_logits, self.closed.require_logits),
                 self.allowed,
             ),
+            ("no token changes what comes before it", self.past, self.allowed),
             ("no query sees the future", self.future, 0.0),
             ("rows of a pattern sum to one", self.rows, self.allowed),
-            ("pattern @ v = z", self.read, self.allowed),
+            *self._inside_attention(),
             ("heads + bias = attention's output", self.heads, self.allowed),
             ("neurons through the down projection = feed-forward's output", self.neurons, self.allowed),
-            ("stream + attention's output = stream between", self.middle, 0.0),
-            ("stream between + feed-forward's output = stream after", self.after, 0.0),
+            *self._sums(),
             ("stream after a block = stream before the next", self.joined, 0.0),
             ("padding on the left changes nothing", lambda: self.padded(left=True), self.allowed),
             ("padding on the right changes nothing", lambda: self.padded(left=False), self.allowed),
@@ -130,15 +150,35 @@ class _Probe:
         ]
         return [(what, compare(), allowed) for what, compare, allowed in checks]
 
+    def _inside_attention(self) -> list[tuple[str, Callable[[], tuple[Tensor, Tensor]], float]]:
+        if self.model.adapter.attention_code == "own":
+            self.left_out.append("pattern @ v = z: its attention code is its own and shows no values")
+            return []
+        return [("pattern @ v = z", self.read, self.allowed)]
+
+    def _sums(self) -> list[tuple[str, Callable[[], tuple[Tensor, Tensor]], float]]:
+        if not self.model.anatomy.sums:
+            self.left_out.append("the stream is the sum of what is added: it is normed after each addition")
+            return []
+        total = ("everything that was added = the final stream", self.total, self.allowed)
+        if self.model.anatomy.parallel:  # three numbers, which families add in different orders
+            return [("stream + attention's output + feed-forward's output = stream after", self.block, self.allowed), total]
+        return [
+            ("stream + attention's output = stream between", self.middle, 0.0),
+            ("stream between + feed-forward's output = stream after", self.after, 0.0),
+            total,
+        ]
+
     def plain(self) -> tuple[Tensor, Tensor]:
-        """The model with its own attention, as if it had never been wrapped."""
-        config: Any = self.model.hf.config
-        wrapped = config._attn_implementation
-        config._attn_implementation = wrapped.removeprefix(PREFIX)
+        """The model with its own attention and experts, as if it had never been wrapped."""
+        config: Any = self.model.config
+        attention, experts = config._attn_implementation_internal, config._experts_implementation_internal
+        config._attn_implementation_internal = attention.removeprefix(PREFIX)
+        config._experts_implementation_internal = experts.removeprefix(PREFIX) if experts else experts
         try:
             return self.closed.require_logits, self.unhooked()
         finally:
-            config._attn_implementation = wrapped
+            config._attn_implementation_internal, config._experts_implementation_internal = attention, experts
 
     def unhooked(self) -> Tensor:
         with torch.no_grad():
@@ -147,12 +187,19 @@ class _Probe:
             theirs = self.model.hf(input_ids=self.tokens, attention_mask=mask, position_ids=positions, use_cache=False)
         return theirs.logits
 
+    def past(self) -> tuple[Tensor, Tensor]:
+        """Other tokens in the last third must leave the logits of the first two thirds as they were."""
+        kept = self.tokens.shape[1] - self.tokens.shape[1] // 3
+        other = self.tokens.clone()
+        other[:, kept:] = (other[:, kept:] + 1) % self.model.anatomy.vocab
+        return self.model.run(other).require_logits[:, :kept], self.closed.require_logits[:, :kept]
+
     def future(self) -> tuple[Tensor, Tensor]:
         later = self.open.stack("pattern").triu(diagonal=1)
         return later, torch.zeros_like(later)
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        total = self.open.stack("pattern").sum(dim=-1)
+        total = self.open.stack("pattern").float().sum(dim=-1)
         return total, torch.ones_like(total)
 
     def read(self) -> tuple[Tensor, Tensor]:
@@ -163,25 +210,48 @@ class _Probe:
         from innerworks.model.weights import W_O
 
         written = []
-        for layer in range(self.model.anatomy.layers):
-            bias = getattr(self.model.block(layer).get_submodule(self.model.adapter.attention_out), "bias", None)
-            one = torch.einsum("bqhd,hdm->bqm", self.closed[f"L{layer}.z"], W_O(self.model, layer))
-            written.append(one if bias is None else one + bias)
-        return torch.stack(written), self.closed.stack("attn_out")
+        for layer in self.layers:
+            module, z = self.model.require_part("attention_out", layer), self.closed[f"L{layer}.z"]
+            bias = getattr(module, "bias", None)
+            with torch.no_grad():
+                one = module(z.flatten(-2)) if self.model.quantised else torch.einsum("bqhd,hdm->bqm", z, W_O(self.model, layer))
+                one = one if bias is None or self.model.quantised else one + bias
+            written.append(self.added(one, "attention_added", layer))
+        return torch.stack(written), self.closed.stack("attn_out").cpu()
 
     def neurons(self) -> tuple[Tensor, Tensor]:
         written = []
         with torch.no_grad():
-            for layer in range(self.model.anatomy.layers):
-                down = self.model.block(layer).get_submodule(self.model.adapter.mlp_out)
-                written.append(down(self.closed[f"L{layer}.neurons"]))
-        return torch.stack(written), self.closed.stack("mlp_out")
+            for layer in self.layers:
+                experts: Any = self.model.part("experts", layer)
+                if experts is None:
+                    one = self.model.require_part("mlp_out", layer)(self.closed[f"L{layer}.neurons"])
+                else:
+                    one = torch.einsum("bqen,emn->bqm", self.open[f"L{layer}.expert_neurons"], experts.down_proj)
+                written.append(self.added(one, "mlp_added", layer))
+        return torch.stack(written), self.closed.stack("mlp_out").cpu()
+
+    def added(self, computed: Tensor, name: str, layer: int) -> Tensor:
+        """What a sub-layer adds to the stream: what it computed, through its post-norm, whose scale is taken as it is."""
+        if not self.model.adapter.post_norms:
+            return computed.cpu()
+        norm = Norm.of(self.model.require_part(name, layer))
+        return norm.linear(computed, norm.scale(computed)).cpu()
 
     def middle(self) -> tuple[Tensor, Tensor]:
         return self.closed.stack("resid_pre") + self.closed.stack("attn_out"), self.closed.stack("resid_mid")
 
     def after(self) -> tuple[Tensor, Tensor]:
         return self.closed.stack("resid_mid") + self.closed.stack("mlp_out"), self.closed.stack("resid_post")
+
+    def block(self) -> tuple[Tensor, Tensor]:
+        before = self.closed.stack("resid_pre")
+        return before + self.closed.stack("attn_out") + self.closed.stack("mlp_out"), self.closed.stack("resid_post")
+
+    def total(self) -> tuple[Tensor, Tensor]:
+        added = self.closed.stack("attn_out").double() + self.closed.stack("mlp_out").double()
+        final = self.closed.stack("resid_post")[-1:]
+        return self.closed.stack("resid_pre")[:1] + added.sum(dim=0, keepdim=True).to(final), final
 
     def joined(self) -> tuple[Tensor, Tensor]:
         if self.model.anatomy.layers == 1:

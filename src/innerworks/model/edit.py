@@ -1,26 +1,45 @@
 """Edits are values: frozen descriptions of what to change where, handed to `model.run(..., edit=[...])`.
 
-`ablate` takes a part out (its mean or zero in its place), by default at every position but the first, which is the attention
-sink of most models and like no other. `patch` puts a given value there, by default at every position.
+`ablate` takes a part out (its mean, zero, or another text's value in its place); `steer` adds a vector; `scale` multiplies;
+`patch` puts a given value; `knockout` forbids a head to look somewhere; `freeze` holds an activation at what it was.
+What takes out, adds or multiplies leaves each text's first position alone by default: it is the attention sink of most
+models and like no other. What puts a given value does so at every position by default.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from innerworks.errors import UnknownSite, UsageError
-from innerworks.model.call import EVERY, Handler
-from innerworks.sites import KINDS, Site
+from innerworks.model.call import EVERY, OVER_KEYS, Handler, Positions
+from innerworks.sites import KINDS, Axes, Site
 
-Positions = Sequence[int] | Tensor | None
+if TYPE_CHECKING:
+    from innerworks.model.run import Run
+
+Where = Sequence[int] | Tensor | Literal["all"] | None
 RECORDED_ONLY = {
     "resid_mid": "edit attn_out or resid_pre of the same layer instead",
     "logits": "edit the returned logits",
 }
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """What `model.run(edit=...)` takes: where it applies, what it does in words, and the function that does it."""
+
+    @property
+    def site(self) -> Site: ...  # noqa: D102
+    @property
+    def says(self) -> str: ...  # noqa: D102
+
+    def handler(self, positions: Positions) -> Handler:
+        """Make the function that changes the activation as it passes."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +57,7 @@ class Mean:
         if site.activation not in self.values:
             raise UsageError(f"There is no mean for {site}: means over {self.over} hold {', '.join(self.values)}.")
         value = self.values[site.activation]
-        for index in (site.layer, site.head if site.head is not None else site.neuron):
+        for index in (site.layer, site.head, site.expert, site.neuron):
             if index is not None and index >= len(value):
                 raise UnknownSite(f"There is no {site} in the mean over {self.over}.")
             value = value if index is None else value[index]
@@ -46,63 +65,170 @@ class Mean:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit:
-    """Put `value` at `site` for the chosen positions. Made by `ablate` and `patch`."""
+class Change:
+    """Put, add or multiply by `value` at `site`, for the chosen positions."""
 
     site: Site
     value: Tensor | float = field(repr=False)
-    positions: "Positions | Literal['all']" = field(default=None, repr=False)
+    how: Literal["put", "add", "times"] = "put"
+    positions: Where = field(default=None, repr=False)
     says: str = ""
 
-    def handler(self, position_ids: Int[Tensor, "batch seq"]) -> Handler:
+    def handler(self, positions: Positions) -> Handler:
         """Make the function that changes the activation as it passes."""
-        rows = chosen(self.positions, position_ids)
 
-        def put(activation: Tensor, queries: slice) -> Tensor:
+        def change(activation: Tensor, queries: slice) -> Tensor:
+            rows = rows_of(self.positions, positions)
             edited = activation.clone()
-            part, axes = edited, list(KINDS[self.site.activation][0])
-            for axis, index in (("head", self.site.head), ("neuron", self.site.neuron)):
-                if index is not None:
-                    part = part.select(axes.index(axis), index)
-                    axes.remove(axis)
-            where = rows.to(part.device)[:, queries]
-            if axes[1] == "head":
-                where = where[:, None].expand(part.shape[:-1])
-            seq = axes.index("seq")
-            value = torch.as_tensor(self.value, dtype=part.dtype, device=part.device)
-            whole = _spread(value, (*part.shape[:seq], rows.shape[1], *part.shape[seq + 1 :]), self.site)
-            part[where] = whole[(EVERY,) * seq + (queries,)][where]
+            part, axes = narrowed(edited, self.site)
+            total, length = rows.shape[1], part.shape[axes.index("seq")]
+            start = total - length if self.site.activation in OVER_KEYS else positions.offset + (queries.start or 0)
+            here = slice(start, start + length)
+            where = rows.to(part.device)[:, here]
+            where = where[:, None].expand(part.shape[:-1]) if axes[1] == "head" else where
+            part[where] = self._apply(part[where], self._spread(part, axes, total, here)[where])
             return edited
 
-        return put
+        return change
+
+    def _apply(self, old: Tensor, value: Tensor) -> Tensor:
+        return {"put": lambda: value, "add": lambda: old + value, "times": lambda: old * value}[self.how]()
+
+    def _spread(self, part: Tensor, axes: Axes, total: int, here: slice) -> Tensor:
+        """The value over the whole text, cut to what passes here."""
+        value = torch.as_tensor(self.value, dtype=part.dtype, device=part.device)
+        seq = axes.index("seq")
+        shape = (*part.shape[:seq], total, *part.shape[seq + 1 :])
+        try:
+            return value.expand(shape)[(EVERY,) * seq + (here,)]
+        except RuntimeError as error:
+            raise UsageError(
+                f"A value of shape {tuple(value.shape)} cannot be put at {self.site}, which has {shape} in this run."
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knockout:
+    """Forbid a head's queries to look at keys: minus infinity (the lowest number) before the softmax."""
+
+    site: Site
+    queries: Where = field(repr=False)
+    keys: Where = field(repr=False)
+    says: str = ""
+
+    def handler(self, positions: Positions) -> Handler:
+        """Make the function that lowers the scores as they pass."""
+
+        def forbid(scores: Tensor, queries: slice) -> Tensor:
+            rows = rows_of(self.queries, positions)[:, positions.offset :][:, queries].to(scores.device)
+            columns = rows_of(self.keys, positions)[:, -scores.shape[-1] :].to(scores.device)
+            edited = scores.clone()
+            part, _ = narrowed(edited, self.site)
+            barred = rows[:, :, None] & columns[:, None, :]
+            barred = barred[:, None].expand_as(part) if part.ndim == 4 else barred
+            lowest = torch.finfo(part.dtype).min
+            seen = (part > lowest).any(dim=-1)
+            part[barred] = lowest
+            if bool((seen & ~(part > lowest).any(dim=-1)).any()):
+                raise UsageError(f"{self.says}: some query would have no key left to look at. Leave it one, or ablate the head.")
+            return edited
+
+        return forbid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detach:
+    """Let values pass and stop gradients."""
+
+    site: Site
+    says: str = ""
+
+    def handler(self, positions: Positions) -> Handler:
+        """Make the function that cuts the graph."""
+        return lambda activation, queries: activation.detach()
 
 
 def ablate(
-    site: str | Site, how: Literal["mean", "zero"] = "mean", *, mean: Mean | None = None, positions: Positions = None
-) -> Edit:
+    site: str | Site,
+    how: Literal["mean", "zero", "resample"] = "mean",
+    *,
+    mean: Mean | None = None,
+    source: "Run | None" = None,
+    positions: Where = None,
+) -> Change:
     """Take a part out: a head (`L9H1`), a neuron (`L5N812`), a sub-layer (`L5.attn_out`).
 
-    how: `mean` puts the part's mean activation there, which keeps the stream in its usual place and needs `mean`;
-    `zero` is harsher. positions: indices from each sequence's first token, or a boolean `[batch, seq]`; None is
-    every position but 0.
+    how: `mean` puts the part's mean activation there, which keeps the stream in its usual place and needs `mean`; `zero` is
+    harsher; `resample` puts what the part did on the next text of `source`, a run that recorded it on texts of the same shape
+    (the last takes the first's). positions: indices from each text's first token, a boolean `[batch, seq]`, or `all`;
+    None is every position but 0.
     """
     site = editable(site)
     if how == "zero":
-        return Edit(site=site, value=0.0, positions=positions, says=f"{site} set to zero")
-    if how != "mean":
-        raise UsageError(f"ablate(how={how!r}): how is 'mean' or 'zero'.")
-    if mean is None:
-        raise UsageError(f"ablate({str(site)!r}) needs the mean to put there: mean=model.mean(texts), or how='zero'.")
-    return Edit(site=site, value=mean.of(site), positions=positions, says=f"{site} set to its mean over {mean.over}")
+        return Change(site=site, value=0.0, positions=positions, says=f"{site} set to zero")
+    if how == "mean":
+        if mean is None:
+            raise UsageError(f"ablate({str(site)!r}) needs the mean to put there: mean=model.mean(texts), or how='zero'.")
+        return Change(site=site, value=mean.of(site), positions=positions, says=f"{site} set to its mean over {mean.over}")
+    if how != "resample":
+        raise UsageError(f"ablate(how={how!r}): how is 'mean', 'zero' or 'resample'.")
+    if source is None:
+        raise UsageError(f"ablate({str(site)!r}, 'resample') needs source=, a run that recorded {site} on other texts.")
+    return Change(site=site, value=source[site].roll(-1, dims=0), positions=positions, says=f"{site} taken from another text")
 
 
-def patch(site: str | Site, value: Tensor, *, positions: Positions | Literal["all"] = "all") -> Edit:
+def patch(site: str | Site, value: Tensor, *, positions: Where = "all") -> Change:
     """Put a recorded (or any) activation at a site: `[batch, seq, ...]` as recorded, or one value for all positions.
 
     positions: as in `ablate`; by default every position, the first included.
     """
     site = editable(site)
-    return Edit(site=site, value=value, positions=positions, says=f"{site} patched")
+    return Change(site=site, value=value, positions=positions, says=f"{site} patched")
+
+
+def steer(site: str | Site, vector: Float[Tensor, " width"], strength: float = 1.0, *, positions: Where = None) -> Change:
+    """Add `strength * vector` to an activation. positions: as in `ablate`; None is every position but 0."""
+    site = editable(site)
+    return Change(site=site, value=vector * strength, how="add", positions=positions, says=f"{site} steered by {strength:g}")
+
+
+def scale(site: str | Site, factor: float, *, positions: Where = None) -> Change:
+    """Multiply an activation. positions: as in `ablate`; None is every position but 0."""
+    site = editable(site)
+    return Change(site=site, value=factor, how="times", positions=positions, says=f"{site} times {factor:g}")
+
+
+def knockout(site: str | Site, query: int | Where, key: int | Where) -> Knockout:
+    """Forbid a head (`L5H3`, or `L5` for every head of the layer) to look from `query` positions at `key` positions.
+
+    Positions as in `ablate`, so None is every position but 0: `knockout("L5H3", None, 0)` forbids the look at the first token.
+    The probability goes to the keys that are left. A query that would be left with none is an error.
+    """
+    site = Site.parse(site)
+    if site.layer is None or site.kind not in (None, "scores", "pattern") or site.neuron is not None or site.expert is not None:
+        raise UsageError(f"knockout({str(site)!r}): give a head such as L5H3, or a layer such as L5.")
+    place = Site(layer=site.layer, head=site.head, kind="scores")
+    says = f"{site} kept from looking from {_words(query)} to {_words(key)}"
+    return Knockout(site=place, queries=_several(query), keys=_several(key), says=says)
+
+
+def _several(where: int | Where) -> Where:
+    return [where] if isinstance(where, int) else where
+
+
+def _words(where: int | Where) -> str:
+    return "every position but 0" if where is None else "chosen positions" if isinstance(where, Tensor) else f"{where}"
+
+
+def freeze(site: str | Site, clean: "Run | None" = None) -> Change | Detach:
+    """Hold an activation still: at its values in `clean`, a run on the same tokens that recorded it.
+
+    Without a run the values pass and gradients stop there: `freeze("norm_scale")` makes the final norm linear in backward.
+    """
+    site = editable(site)
+    if clean is None:
+        return Detach(site=site, says=f"{site} without gradient")
+    return Change(site=site, value=clean[site], positions="all", says=f"{site} frozen")
 
 
 def editable(site: str | Site) -> Site:
@@ -113,29 +239,31 @@ def editable(site: str | Site) -> Site:
     return site
 
 
-def chosen(positions: "Positions | Literal['all']", position_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
-    """Turn positions into a boolean per token; None is every position but 0."""
-    if isinstance(positions, str):
-        return torch.ones_like(position_ids, dtype=torch.bool)
-    if positions is None:
-        return position_ids >= 1
-    if isinstance(positions, Tensor) and positions.dtype == torch.bool:
-        if positions.shape != position_ids.shape:
-            raise UsageError(f"positions has shape {tuple(positions.shape)}, the tokens {tuple(position_ids.shape)}.")
-        return positions
-    wanted, length = torch.as_tensor(positions, device=position_ids.device), int(position_ids.max()) + 1
+def narrowed(activation: Tensor, site: Site) -> tuple[Tensor, Axes]:
+    """A view of the part of an activation that a site stands for, and its axes."""
+    axes = list(KINDS[site.activation][0])
+    for axis, index in (("head", site.head), ("expert", site.expert), ("neuron", site.neuron)):
+        if index is not None and axis in axes:
+            activation = activation.select(axes.index(axis), index)
+            axes.remove(axis)
+    return activation, tuple(axes)
+
+
+def rows_of(where: Where, positions: Positions) -> Bool[Tensor, "batch total"]:
+    """Turn positions into a boolean per token of the whole text; None is every position but 0."""
+    ids = positions.ids
+    if isinstance(where, str):
+        return torch.ones_like(ids, dtype=torch.bool)
+    if where is None:
+        return ids >= 1
+    if isinstance(where, Tensor) and where.dtype == torch.bool:
+        if where.shape != ids.shape:
+            raise UsageError(f"positions has shape {tuple(where.shape)}, the tokens {tuple(ids.shape)}.")
+        return where
+    wanted, length = torch.as_tensor(where, device=ids.device), int(ids.max()) + 1
     outside = wanted[(wanted < 0) | (wanted >= length)].tolist()
-    if outside:
+    if outside and not positions.growing:
         raise UsageError(
             f"positions {outside} lie outside the sequences, of which the longest has {length} tokens (0 to {length - 1})."
         )
-    return torch.isin(position_ids, wanted)
-
-
-def _spread(value: Tensor, shape: tuple[int, ...], site: Site) -> Tensor:
-    try:
-        return value.expand(shape)
-    except RuntimeError as error:
-        raise UsageError(
-            f"A value of shape {tuple(value.shape)} cannot be put at {site}, which has {shape} in this run."
-        ) from error
+    return torch.isin(ids, wanted)

@@ -1,24 +1,31 @@
 """A Hugging Face causal language model, kept as it is, with one way to run, record and edit it."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from innerworks.errors import UnknownSite, UnsupportedModel, UsageError
-from innerworks.model import attention
+from innerworks.model import attention, experts
 from innerworks.model.adapters import adapter_for
-from innerworks.model.anatomy import Anatomy, anatomy_of
+from innerworks.model.anatomy import Anatomy, anatomy_of, find
+from innerworks.model.call import Place, Positions, current
 from innerworks.model.certificate import Certificate, certify
-from innerworks.model.edit import Edit, Mean
+from innerworks.model.each import run_each
+from innerworks.model.edit import Edit, Mean, editable, rows_of
+from innerworks.model.edited import edited
+from innerworks.model.resume import first_token
 from innerworks.model.run import Logits, Run, Watch, run
-from innerworks.sites import Site
+from innerworks.model.tokens import tokenize
+from innerworks.sites import INPUTS, Site
 
 _LOCKS: WeakKeyDictionary[PreTrainedModel, threading.RLock] = WeakKeyDictionary()  # pyright: ignore[reportInvalidTypeForm]
+OWN_CODE = ("q", "k", "v", "scores", *INPUTS)  # what attention code of a family's own does not show
 
 
 class Model:
@@ -26,7 +33,7 @@ class Model:
 
     hf: an already loaded Hugging Face model (no second copy of its weights is made; it is put in eval mode).
     tokenizer: its tokenizer. name: what to call it in atlases. certified: check on this machine that what will be
-    measured is what the model computes (`CertificateFailed` otherwise); takes about one short forward.
+    measured is what the model computes (`CertificateFailed` otherwise); takes a few short forwards.
     """
 
     def __init__(
@@ -37,20 +44,25 @@ class Model:
         name: str | None = None,
         certified: bool = True,
     ) -> None:
-        refuse_unreadable(hf)
         self.adapter = adapter_for(hf)
         self.anatomy: Anatomy = anatomy_of(hf, self.adapter)
         self.hf = hf.eval()
         self._tokenizer = tokenizer
         self.name = name or getattr(hf.config, "_name_or_path", "") or type(hf).__name__
         self.lock = _LOCKS.setdefault(hf, threading.RLock())
-        attention.install(hf)
+        if self.adapter.attention_code == "registry":
+            attention.install(hf, self.config)
+        self._refuse_hidden_patterns()
+        mixtures = {layer: self.part("experts", layer) for layer in range(self.anatomy.layers)}
+        experts.install(self.config, {layer: one for layer, one in mixtures.items() if one is not None})
         self.certificate: Certificate | None = certify(self) if certified else None
 
     def __repr__(self) -> str:
         a = self.anatomy
         size = f"{a.layers} layers x {a.heads} heads, d_model {a.d_model}, {a.parameters:,} parameters"
         return f"Model({self.name!r}: {a.family}, {size})"
+
+    # --- what it is made of --------------------------------------------------------------------------------------
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -60,106 +72,297 @@ class Model:
         return self._tokenizer
 
     @property
+    def decoder(self) -> nn.Module:
+        """The part that goes from token ids to the stream after the final norm."""
+        return self.hf.get_submodule(self.adapter.decoder)
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The configuration of the decoder (inside a multimodal wrapper, that of its text model)."""
+        config = self.decoder.config
+        assert isinstance(config, PretrainedConfig)
+        return config
+
+    @property
     def device(self) -> torch.device:
-        """Where the first parameter lies."""
-        return next(self.hf.parameters()).device
+        """Where token ids go: where the first weight lies that is here at all."""
+        here = (weight.device for weight in self.hf.parameters() if weight.device.type != "meta")
+        return next(here, torch.device("cpu"))
+
+    @property
+    def quantised(self) -> str | None:
+        """How its weights are quantised, if they are: then it can be run, recorded and edited, but not read weight by weight."""
+        config = getattr(self.hf.config, "quantization_config", None)
+        method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
+        return None if config is None else str(getattr(method, "value", method) or "some way")
 
     def block(self, layer: int) -> nn.Module:
         """The Hugging Face module of one layer."""
         return self.hf.get_submodule(f"{self.adapter.blocks}.{layer}")
 
-    def readout(self, final: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
-        """Logits of streams that have passed the final norm (`run.final`)."""
-        return self.hf.get_submodule(self.adapter.unembedding)(final)
+    def part(self, name: str, layer: int) -> nn.Module | None:
+        """A module of a block by its name in the adapter (`attention_out`, `mlp_norm`, ...), or None where the block has none."""
+        if name in ("attention_norm", "mlp_norm") and not self.anatomy.sums:  # a post-LN block's norms read nothing: they follow
+            return None
+        return find(self.block(layer), getattr(self.adapter, name))
+
+    def require_part(self, name: str, layer: int) -> nn.Module:
+        """The same, raising UnsupportedModel where the block has none."""
+        part = self.part(name, layer)
+        if part is None:
+            raise UnsupportedModel(f"{self.name} has no {name} in layer {layer}.")
+        return part
+
+    def norm_module(self, kind: str, layer: int) -> nn.Module:
+        """The module behind `attn_norm_scale`, `mlp_norm_scale` and `norm_scale`."""
+        if kind == "norm_scale":
+            return self.hf.get_submodule(self.adapter.final_norm)
+        return self.require_part({"attn_norm_scale": "attention_norm", "mlp_norm_scale": "mlp_norm"}[kind], layer)
+
+    def readout(self, final: Float[Tensor, "... d_model"], *, capped: bool = True) -> Float[Tensor, "... vocab"]:
+        """Logits of streams that have passed the final norm (`run.final`). capped=False: before any soft cap."""
+        unembedding = self.hf.get_submodule(self.adapter.unembedding)
+        logits = unembedding(final)
+        cap = self.softcap if capped else None
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    @property
+    def softcap(self) -> float | None:
+        """The bound that the logits are softly kept within, if any."""
+        return getattr(self.config, self.adapter.softcap, None) if self.adapter.softcap else None
+
+    # --- places --------------------------------------------------------------------------------------------------
 
     def sites(self, kind: str) -> list[str]:
-        """The sites of a kind, one per layer: `model.sites("pattern")`."""
-        return [str(Site(layer=layer, kind=kind)) for layer in range(self.anatomy.layers)]
+        """The sites of a kind, one per layer that has it: `model.sites("pattern")`."""
+        layers = [layer for layer in range(self.anatomy.layers) if self.lacks(kind, layer) is None]
+        return [str(Site(layer=layer, kind=kind)) for layer in layers]
+
+    def place(self, site: Site) -> Place:
+        """Where a site passes: the kind of activation and the layer (the final norm counts as the layer after the last)."""
+        if site.kind == "embed":
+            return "resid_pre", 0
+        if site.kind == "norm_scale":
+            return "norm_scale", self.anatomy.layers
+        if site.layer is None:
+            raise UnknownSite(f"{site} is no activation that passes through the blocks.")
+        return site.activation, site.layer
+
+    def site(self, place: Place) -> str:
+        """The name of a place."""
+        kind, layer = place
+        return kind if kind == "norm_scale" else str(Site(layer=layer, kind=kind))
+
+    def lacks(self, kind: str, layer: int) -> str | None:
+        """Why there is no such activation in a layer of this model, or None where there is."""
+        a, mixture = self.anatomy, self.part("experts", layer) is not None
+        if kind in OWN_CODE and self.adapter.attention_code == "own":
+            return f"{a.family} computes attention in code of its own, which shows z and the pattern only"
+        if kind == "resid_mid" and a.parallel:
+            return "attention and feed-forward read the same stream, so there is none between them. Use resid_pre"
+        if kind == "resid_mid" and not a.sums:
+            return "the stream is normed after each addition. Use resid_pre and resid_post"
+        if kind == "neurons" and mixture:
+            return f"its feed-forward is a mixture of experts. Use L{layer}.expert_neurons or L{layer}E0N0"
+        if kind == "expert_neurons" and not mixture:
+            return f"its feed-forward is no mixture of experts. Use L{layer}.neurons or L{layer}N0"
+        if kind == "attn_norm_scale" and self.part("attention_norm", layer) is None:
+            return "its attention reads the stream without a norm"
+        if kind == "mlp_norm_scale" and self.part("mlp_norm", layer) is None:
+            shared = "its feed-forward reads what attention's norm returns. Use attn_norm_scale"
+            return shared if a.parallel else "its feed-forward reads the stream without a norm"
+        return None
 
     def check(self, site: Site) -> None:
         """Raise UnknownSite where this model has no such place."""
         if site.feature is not None:
             raise UnknownSite(f"{site}: {self.name} has no sparse features; only the whole activation is there.")
-        limits = (("layer", self.anatomy.layers), ("head", self.anatomy.heads), ("neuron", self.anatomy.neurons))
+        if site.kind == "norm_scale" and find(self.hf, self.adapter.final_norm) is None:
+            raise UnknownSite(f"{self.name} has no final norm.")
+        a = self.anatomy
+        neurons = a.expert_neurons if site.expert is not None else a.neurons
+        if site.layer is not None and site.layer < a.layers and site.kind != "model":
+            reason = (
+                self.lacks(site.activation, site.layer) if site.kind or site.head is not None or site.neuron is not None else None
+            )
+            if reason is not None:
+                raise UnknownSite(f"{site} is not in {self.name}: {reason}.")
+        limits = (("layer", a.layers), ("head", a.heads), ("expert", a.experts), ("neuron", neurons))
         for axis, count in limits:
             index = getattr(site, axis)
             if index is not None and not 0 <= index < count:
-                raise UnknownSite(
-                    f"{site}: {self.name} has {count} {axis}s{' per layer' * (axis != 'layer')}, numbered 0 to {count - 1}."
-                )
+                per = {"layer": "", "neuron": " per expert" if site.expert is not None else " per layer"}.get(axis, " per layer")
+                raise UnknownSite(f"{site}: {self.name} has {count} {axis}s{per}, numbered 0 to {count - 1}.")
 
-    def tokenize(self, texts: str | Sequence[str]) -> tuple[Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
-        """Token ids and mask of texts, padded on the right; special tokens as the tokenizer itself adds them."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        ids = [self.tokenizer(text)["input_ids"] for text in texts]
-        if not ids or not all(ids):
-            raise UsageError("There is no token in " + ("an empty list of texts." if not ids else f"{texts[ids.index([])]!r}."))
-        length = max(map(len, ids))
-        tokens = torch.tensor([one + [0] * (length - len(one)) for one in ids], device=self.device)
-        lengths = torch.tensor([len(one) for one in ids], device=self.device)
-        return tokens, torch.arange(length, device=self.device) < lengths[:, None]
+    def check_editable(self, site: Site) -> None:
+        """Raise UnknownSite where this model has no such place, or where it can only be looked at."""
+        editable(site)
+        self.check(site)
+        if site.activation == "pattern" and self.adapter.attention_code == "own":
+            raise UnknownSite(
+                f"{site} cannot be edited: {self.anatomy.family} computes attention in code of its own. "
+                f"Edit L{site.layer}.z instead."
+            )
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    def tokenize(
+        self, texts: str | Sequence[str], *, bos: bool | None = None, chat: bool = False
+    ) -> tuple[Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
+        """Token ids and mask of texts, padded on the right.
+
+        bos: None leaves special tokens to the tokenizer, as it adds them itself; True puts its BOS token in front where it is
+        not, False takes it away. chat: wrap each text as a user's message in the tokenizer's chat template; never by default.
+        """
+        return tokenize(self.tokenizer, texts, bos=bos, chat=chat, device=self.device)
 
     def run(
         self,
         tokens: Int[Tensor, "batch seq"] | str | Sequence[str],
         *,
         mask: Bool[Tensor, "batch seq"] | None = None,
-        record: str | Iterable[str | Site] = (),
-        edit: Sequence[Edit] = (),
+        record: str | Site | Iterable[str | Site] = (),
+        edit: Edit | Sequence[Edit] = (),
         watch: Sequence[Watch] = (),
-        logits: Logits | Bool[Tensor, "batch seq"] = "all",
+        logits: Logits | Sequence[int] | Bool[Tensor, "batch seq"] = "all",
         keep: str | None = None,
         resume: Run | None = None,
+        suffix: bool = False,
         grad: bool = False,
+        to: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Run:
         """Run the model once.
 
         tokens: ids, or text. mask: True at real tokens, for padded ids (left or right).
         record: sites to keep, `*` for every layer or head: `["L*.resid_post", "L5H3.pattern"]`; then `run["L5H3.pattern"]`.
-        edit: `ablate(...)`, `patch(...)`; recordings see the edited activations. watch: (site, handler) pairs.
-        logits: `all`, `last`, `none`, or a boolean `[batch, seq]` of the positions wanted.
-        keep="resume" holds every block's output, so that `resume=that_run` later computes only from the first place that
-        is edited, recorded or watched on; same tokens, equal result. grad: let gradients flow.
+        to, dtype: where and how recordings are kept. edit: `ablate(...)`, `patch(...)`, `steer(...)`, ...; recordings see the
+        edited activations. watch: (site, handler) pairs.
+        logits: `all`, `last`, `none`, positions counted from each text's first token, or a boolean `[batch, seq]`.
+        keep="resume" holds every block's output, keys and values, so that `resume=that_run` later computes only from the first
+        layer that is edited, recorded or watched on: same tokens, equal result. suffix=True computes in addition only from the
+        first edited token on: equal to about 1e-4 in float32, while in bfloat16 baselines should take the same way.
+        grad: let gradients flow; see `Run.gradient`.
         """
         if not isinstance(tokens, Tensor):
             tokens, mask = self.tokenize(tokens)
         tokens = tokens.to(self.device)
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(self.device, torch.bool)
         self._check_tokens(tokens, mask)
-        if self.hf.training:
-            raise UsageError(f"{self.name} is in training mode (dropout would be at work). Call model.hf.eval() first.")
+        self._check_quiet()
+        edits = list(edit) if isinstance(edit, Sequence) else [edit]
+        start = 0
         if resume is not None:
             self._check_resume(resume, tokens, mask)
-        if isinstance(logits, Tensor) and (logits.dtype != torch.bool or logits.shape != tokens.shape):
-            raise UsageError(
-                f"logits= as a tensor is a boolean {tuple(tokens.shape)}, like the tokens; "
-                f"got {logits.dtype} {tuple(logits.shape)}."
-            )
+            start = first_token(edits, Positions.of(mask)) if suffix else 0
+        elif suffix:
+            raise UsageError("suffix=True needs resume=, a run made with keep='resume' on the same tokens.")
         if keep not in (None, "resume"):
             raise UsageError(f"keep={keep!r}: the only thing to keep is 'resume'.")
-        record = [record] if isinstance(record, str) else record
-        record = [*record, *(self.sites("resid_post") if keep else ())]
-        return run(self, tokens, mask, record=record, edit=edit, watch=watch, logits=logits, resume=resume, grad=grad)
+        return run(
+            self,
+            tokens,
+            mask,
+            record=[record] if isinstance(record, str | Site) else record,
+            edit=edits,
+            watch=watch,
+            logits=wanted_logits(logits, mask),
+            keep=keep is not None,
+            resume=resume,
+            start=start,
+            grad=grad,
+            to=to,
+            dtype=dtype,
+        )
+
+    def run_each(
+        self,
+        edits: Iterable[Edit | Sequence[Edit]],
+        *,
+        resume: Run,
+        record: str | Site | Iterable[str | Site] = (),
+        logits: Logits | Sequence[int] | Bool[Tensor, "batch seq"] = "last",
+        suffix: bool = False,
+        rows: int = 64,
+    ) -> Iterator[Run]:
+        """Run the model once per edit (or group of edits), each resumed from a clean run; those that begin at one layer together.
+
+        edits: alternatives, for instance one `ablate` per head; runs come back in their order. rows: texts computed at once,
+        which bounds memory. The other arguments are those of `run`.
+        """
+        self._check_quiet()
+        self._check_resume(resume, resume.tokens, resume.mask)
+        groups = [list(one) if isinstance(one, Sequence) else [one] for one in edits]
+        return run_each(
+            self,
+            groups,
+            clean=resume,
+            record=[record] if isinstance(record, str | Site) else list(record),
+            logits=wanted_logits(logits, resume.mask),
+            suffix=suffix,
+            rows=rows,
+        )
+
+    @contextmanager
+    def edited(self, edit: Edit | Sequence[Edit]) -> Iterator[PreTrainedModel]:
+        """Keep edits in force for code that is not ours: `with model.edited(edits) as hf: hf.generate(...)`.
+
+        Positions count from each text's first token and go on through what is generated. Edits of keys and values hold at
+        every step, cache or no cache; `k_in` and `v_in` need use_cache=False. Raises on leaving if an edit never applied.
+        """
+        with edited(self, list(edit) if isinstance(edit, Sequence) else [edit]):
+            yield self.hf
 
     def mean(self, texts: Sequence[str], *, kinds: Sequence[str] = ("z",)) -> Mean:
         """Mean activations over texts, positions 1 and later: what `ablate(..., mean=...)` puts in a part's place."""
-        if "pattern" in kinds:
-            raise UsageError("Patterns have no mean over texts: their keys are other tokens in every text.")
+        over_keys = [kind for kind in kinds if kind in ("pattern", "scores")]
+        if over_keys:
+            raise UsageError(f"There is no mean {over_keys[0]} over texts: its keys are other tokens in every text.")
         total: dict[str, Tensor] = {}
         rows = 0
         for text in texts:
             done = self.run(text, record=[site for kind in kinds for site in self.sites(kind)], logits="none")
             rows += done.tokens.shape[1] - 1
             for kind in kinds:
-                total[kind] = total.get(kind, torch.zeros(())) + done.stack(kind)[:, 0, 1:].double().sum(dim=1).cpu()
+                total[kind] = total.get(kind, torch.zeros(())) + self._by_layer(done, kind)
         if rows == 0:
             raise UsageError("A mean needs texts of at least two tokens.")
         values = {kind: (x / rows).float() for kind, x in total.items()}
         return Mean(values=values, over=f"{len(texts)} texts, positions 1 and later")
 
+    def _by_layer(self, done: Run, kind: str) -> Tensor:
+        """One text's sum over positions 1 and later, `[layer, ...]`; zero in layers that have no such activation."""
+        summed = {
+            layer: done.recorded[name, layer][0, 1:].double().sum(dim=0).cpu() for name, layer in done.recorded if name == kind
+        }
+        empty = torch.zeros_like(next(iter(summed.values())))
+        return torch.stack([summed.get(layer, empty) for layer in range(self.anatomy.layers)])
+
+    # --- refusals ------------------------------------------------------------------------------------------------
+
+    def _refuse_hidden_patterns(self) -> None:
+        """Families with attention code of their own hand out their probabilities in the eager implementation only."""
+        implementation = self.config._attn_implementation
+        if self.adapter.attention_code == "own" and implementation != "eager":
+            raise UnsupportedModel(
+                f"{type(self.hf).__name__} runs attn_implementation={implementation!r}, which shows no patterns. "
+                "Load it with attn_implementation='eager'."
+            )
+
+    def _check_quiet(self) -> None:
+        if any(module.training for module in self.hf.modules()):
+            raise UsageError(
+                f"{self.name} is in training mode, at least in parts (dropout or gradient checkpointing would be at work). "
+                "Call model.hf.eval() first."
+            )
+        if current() is not None:
+            raise UsageError("model.run inside model.edited would run without those edits: give them as edit=, outside.")
+
     def _check_resume(self, resume: Run, tokens: Tensor, mask: Tensor) -> None:
         if resume.of.hf is not self.hf or not resume.clean:
             raise UsageError("resume= needs a run of this very model, without edits or watchers.")
+        if resume.streams is None:
+            raise UsageError("resume= needs a run made with keep='resume', on the same tokens.")
         if not (torch.equal(resume.tokens, tokens) and torch.equal(resume.mask, mask)):
             raise UsageError("resume= was made on other tokens, or with another mask.")
 
@@ -179,13 +382,15 @@ class Model:
             raise UsageError(f"Token ids must lie in 0..{self.anatomy.vocab - 1}; got {int(tokens.min())}..{int(tokens.max())}.")
 
 
-def refuse_unreadable(hf: PreTrainedModel) -> None:
-    """Refuse models whose weights are not here as plain numbers: offloaded, spread over devices, or quantised."""
-    devices = {str(parameter.device) for parameter in hf.parameters()}
-    if len(devices) > 1 or "meta" in devices:
-        raise UnsupportedModel(
-            f"{type(hf).__name__} lies on {', '.join(sorted(devices))}: one device is needed. "
-            "Load it with device_map={'': 0}, or on the CPU."
-        )
-    if getattr(hf.config, "quantization_config", None) is not None:
-        raise UnsupportedModel(f"{type(hf).__name__} is quantised. Load it without quantisation, or dequantise it first.")
+def wanted_logits(logits: Logits | Sequence[int] | Tensor, mask: Bool[Tensor, "batch seq"]) -> Logits | Bool[Tensor, "batch seq"]:
+    """Turn what a person asks for into what a run understands: a word, or a boolean per token."""
+    if isinstance(logits, str):
+        return logits
+    if isinstance(logits, Tensor):
+        if logits.dtype != torch.bool or logits.shape != mask.shape:
+            raise UsageError(
+                f"logits= as a tensor is a boolean {tuple(mask.shape)}, like the tokens; "
+                f"got {logits.dtype} {tuple(logits.shape)}."
+            )
+        return logits.to(mask.device)
+    return rows_of(list(logits), Positions.of(mask)) & mask
