@@ -21,6 +21,7 @@ from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+
 from families import FEW, VOCAB, build  # noqa: E402
 
 WORDS = "the a of to and in is was that he she it cat dog owl sat ran saw old red mat tree sea sun . ,".split()

@@ -17,6 +17,14 @@ TRANSFORMER_LENS = {
     "blocks.5.attn.hook_pattern": "L5.pattern",
     "blocks.5.attn.hook_z": "L5.z",
     "blocks.23.mlp.hook_post": "L23.neurons",
+    "blocks.5.hook_mlp_out": "L5.mlp_out",
+    "blocks.5.ln1.hook_scale": "L5.attn_norm_scale",
+    "blocks.5.ln2.hook_scale": "L5.mlp_norm_scale",
+    "blocks.5.attn.hook_attn_scores": "L5.scores",
+    "blocks.5.hook_q_input": "L5.q_in",
+    "blocks.5.hook_k_input": "L5.k_in",
+    "blocks.5.hook_v_input": "L5.v_in",
+    "ln_final.hook_scale": "norm_scale",
 }
 
 
@@ -32,6 +40,12 @@ TRANSFORMER_LENS = {
         ("L12.mlp_out", Site(layer=12, kind="mlp_out")),
         ("L5.z.F1044", Site(layer=5, feature=1044, kind="z")),
         ("L105", Site(layer=105)),
+        ("L5E3N12", Site(layer=5, expert=3, neuron=12)),
+        ("L5E3.expert_neurons", Site(layer=5, expert=3, kind="expert_neurons")),
+        ("L5E3N12.expert_neurons", Site(layer=5, expert=3, neuron=12, kind="expert_neurons")),
+        ("L5H3.q_in", Site(layer=5, head=3, kind="q_in")),
+        ("L5H3.scores", Site(layer=5, head=3, kind="scores")),
+        ("norm_scale", Site(kind="norm_scale")),
         ("embed", Site(kind="embed")),
         ("logits", Site(kind="logits")),
         ("model", Site(kind="model")),
@@ -50,14 +64,24 @@ def test_transformer_lens_names_are_understood_both_ways(theirs, ours):
     assert Site.parse(ours).to_transformer_lens() == theirs
 
 
-def test_every_kind_inside_a_layer_has_a_transformer_lens_name():
-    for kind in LAYER_KINDS:
-        assert str(Site.parse(Site(layer=3, kind=kind).to_transformer_lens())) == f"L3.{kind}"
+@pytest.mark.parametrize("kind", [kind for kind in LAYER_KINDS if kind != "expert_neurons"])
+def test_every_kind_inside_a_layer_has_a_transformer_lens_name(kind):
+    theirs = Site(layer=3, kind=kind).to_transformer_lens()
+    assert str(Site.parse(theirs)) == f"L3.{kind}" == translate(theirs)
+    assert [str(site) for site in expand([theirs.replace("3", "*", 1)], layers=2, heads=4)] == [f"L0.{kind}", f"L1.{kind}"]
+
+
+def test_neurons_of_experts_have_none_and_the_final_scale_has_one_without_a_layer():
+    with pytest.raises(UnknownSite, match="L3E1N2 has no TransformerLens hook name"):
+        Site.parse("L3E1N2").to_transformer_lens()
+    assert Site.parse("ln_final.hook_scale") == Site(kind="norm_scale")
+    assert expand(["ln_final.hook_scale"], layers=2, heads=2) == [Site(kind="norm_scale")]
 
 
 def test_a_bare_head_stands_for_its_z_and_a_bare_neuron_for_its_activation():
     assert Site.parse("L5H3").activation == "z"
     assert Site.parse("L5N3").activation == "neurons"
+    assert Site.parse("L5E1N3").activation == Site.parse("L5E1").activation == "expert_neurons"
     assert Site.parse("L5H3").to_transformer_lens() == "blocks.5.attn.hook_z"
 
 
@@ -83,6 +107,15 @@ def test_a_bare_head_stands_for_its_z_and_a_bare_neuron_for_its_activation():
         ("L5H3.neurons", "neurons has no head"),
         ("L5N3.z", "z has no neuron"),
         ("L5N3.mlp_out", "mlp_out has no neuron"),
+        ("L5H1N3", "not a place"),
+        ("L5H1E3", "not a place"),
+        ("L5N3E1", "not a place"),
+        ("L5E1.neurons", "neurons has no expert"),
+        ("L5E1N3.mlp_out", "mlp_out has no expert"),
+        ("L5H3.attn_norm_scale", "attn_norm_scale has no head"),
+        ("L5H3.expert_neurons", "expert_neurons has no head"),
+        ("L5.expert_neuron", "Did you mean expert_neurons"),
+        ("blocks.5.ln3.hook_scale", "ln1.hook_scale"),
     ],
 )
 def test_what_is_no_site_is_refused_by_name(text, says):

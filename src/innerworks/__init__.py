@@ -17,8 +17,9 @@ __version__ = "0.1.0"
 _HOME = {
     "load": "innerworks.model",
     "Model": "innerworks.model",
-    "ablate": "innerworks.model",
-    "patch": "innerworks.model",
+    **dict.fromkeys(("ablate", "patch", "steer", "scale", "knockout", "freeze"), "innerworks.model"),
+    "collect": "innerworks.model.collect",
+    "Activations": "innerworks.model.collect",
     "Site": "innerworks.sites",
     "Corpus": "innerworks.text",
     "scan": "innerworks.scan",
@@ -27,12 +28,14 @@ _HOME = {
     "phantoms": "innerworks",
 }
 
-__all__ = ["Atlas", "Corpus", "Model", "Site", "ablate", "heads", "load", "patch", "phantoms", "scan"]
+__all__ = ["Activations", "Atlas", "Corpus", "Model", "Site", "ablate", "collect", "freeze", "heads", "knockout", "load"]
+__all__ += ["patch", "phantoms", "scale", "scan", "steer"]
 
 if TYPE_CHECKING:
     from innerworks import heads, phantoms
     from innerworks.atlas import Atlas
-    from innerworks.model import Model, ablate, load, patch
+    from innerworks.model import Model, ablate, freeze, knockout, load, patch, scale, steer
+    from innerworks.model.collect import Activations, collect
     from innerworks.scan import scan
     from innerworks.sites import Site
     from innerworks.text import Corpus

@@ -43,7 +43,11 @@ class BrokenModel(ModelError):
 
 
 class CertificateFailed(ModelError):
-    """A model that was loaded but failed the checks that its measurements rest on."""
+    """A model that was loaded but failed the checks that its measurements rest on; `certificate` has every one of them."""
+
+    def __init__(self, message: str, certificate: object = None) -> None:
+        super().__init__(message)
+        self.certificate = certificate
 
 
 class TextError(InnerworksError):

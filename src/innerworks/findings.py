@@ -30,6 +30,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "effect_low": ("Float64", "lower end of the 95 % interval of the effect"),
     "effect_high": ("Float64", "upper end"),
     "n": ("Int32", "units: documents or sequences"),
+    "df": ("Int32", "degrees of freedom of the interval, where it is one of Student's t"),
     "null": ("Float64", "the null's average (harm: of the matched controls; collateral: the limit of little harm)"),
     "null_kind": ("String", "pattern swap, other offset, other column, matched controls"),
     "floor": ("Float64", "the effect that must be exceeded, not merely zero (collateral: the ratio that must be reached)"),
@@ -68,6 +69,7 @@ class Finding:
     target: str | None = None
     layer: int | None = None
     index: int | None = None
+    df: int | None = None
     half: str = "confirmation"
     ablation: str = "none"
     note: str = ""

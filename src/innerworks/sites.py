@@ -70,7 +70,7 @@ _TRANSFORMER_LENS = {
     "attn.hook_z": "z",
     "mlp.hook_post": "neurons",
 }
-_FROM_TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+|\*)\.(?P<hook>[a-z_.]+)")
+_FROM_TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+|\*)\.(?P<hook>[a-z0-9_.]+)")
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,10 @@ class Site:
         """Read a site as printed, or a TransformerLens hook name. Raises UnknownSite with near misses."""
         if isinstance(text, Site):
             return text
-        if text in WHOLE_MODEL:
-            return cls(kind=text)
-        match = _SITE.fullmatch(translate(text))
+        ours = translate(text)
+        if ours in WHOLE_MODEL:
+            return cls(kind=ours)
+        match = _SITE.fullmatch(ours)
         if match is None:
             raise UnknownSite(
                 f"{text!r} is not a place in a model. Places look like L5.resid_post, L5H3.pattern, L5N812 or embed."

@@ -178,6 +178,7 @@ class Necessity:
     excess_high: float
     control: float  # the controls' mean harm
     n: int
+    df: int  # of the interval
     mde: float
     p_units: float
     p_controls: float
@@ -206,6 +207,7 @@ def necessity(harm: Array, controls: Array, strata: Sequence[str], *, overlap: f
         excess_high=float(excess.high),
         control=float(per_control.mean()),
         n=excess.n,
+        df=excess.df,
         mde=float(excess.mde(CONSTANTS.harm_floor)),
         p_units=float(excess.p_above(CONSTANTS.harm_floor)),
         p_controls=float(upper_tail(harm.mean() - per_control.mean(), spread, len(per_control) - 1)) if spread > 0 else 1.0,

@@ -85,7 +85,7 @@ def test_a_finished_atlas_is_read_back_as_it_was_written(tmp_path: Path) -> None
 
 def test_only_the_files_of_the_schema_are_left(tmp_path: Path) -> None:
     written(tmp_path / "a")
-    expected = {schema.MANIFEST, schema.FINDINGS, schema.EXAMPLES, schema.HEADS_BY_UNIT, schema.PATTERNS}
+    expected = {schema.MANIFEST, schema.FINDINGS, schema.CLAIMS, schema.EXAMPLES, schema.HEADS_BY_UNIT, schema.PATTERNS}
     assert files(tmp_path / "a") == expected and not (tmp_path / "a" / schema.PARTIAL).exists()
 
 
@@ -265,7 +265,7 @@ def test_a_damaged_manifest_is_refused_in_words(tmp_path: Path, manifest: bytes)
         Atlas.open(tmp_path / "a")
 
 
-@pytest.mark.parametrize("version", ["null", "0", "2"])
+@pytest.mark.parametrize("version", ["null", "0", "1"])
 def test_another_schema_is_refused(tmp_path: Path, version: str) -> None:
     written(tmp_path / "a")
     (tmp_path / "a" / schema.MANIFEST).write_text(f'{{"schema": {version}}}')

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-VERBS = ("scan", "report", "show", "models", "phantoms")
+VERBS = ("scan", "report", "show", "models", "collect", "phantoms")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """Loading: what a person has becomes a certified model, or one clear error that says what is wrong with it."""
 
 import json
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import families
 import innerworks as iw
 from innerworks.errors import BrokenModel, InnerworksError, ModelError, UnsupportedModel, UsageError
 from innerworks.model import specimen as specimens
+from innerworks.model.adapters import FAMILIES
+from innerworks.model.attention import PREFIX
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,33 @@ def test_a_local_folder_is_read_back_exactly(saved, family, recorded, tokens, as
     assert torch.equal(model.run(tokens).logits, recorded(family, opened=False).logits)
     assert model.name == f"saved-{family}" and model.certificate.model == model.name
     assert model.run("the cat sat").tokens.tolist() == [[2, 14, 17]]
+
+
+@pytest.mark.parametrize("family", families.ALL)
+def test_every_family_is_read_back_exactly_with_the_attention_that_it_needs(saved, tiny_hf, family, tokens):
+    model = iw.load(saved(family))
+    assert type(model.hf) is type(tiny_hf(family))
+    assert model.hf.config._attn_implementation.removeprefix(PREFIX) == FAMILIES[family.partition("-")[0]].implementation
+    weights = tiny_hf(family).state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in model.hf.state_dict().items())
+
+
+def test_a_multimodal_wrapper_is_loaded_by_the_class_that_its_configuration_names(saved, monkeypatch):
+    """As AutoModelForCausalLM does not know every wrapper."""
+    load_module = sys.modules["innerworks.model.load"]
+    monkeypatch.setattr(load_module.AutoModelForCausalLM, "from_pretrained", lambda *args, **kwargs: pytest.fail("asked"))
+    assert type(iw.load(saved("gemma3")).hf).__name__ == "Gemma3ForConditionalGeneration"
+
+
+def test_a_class_that_the_configuration_names_but_the_adapter_does_not_know_is_not_taken(folder):
+    configure(folder, architectures=["LlamaForSequenceClassification"])
+    assert type(iw.load(folder).hf).__name__ == "LlamaForCausalLM"
+
+
+def test_code_beside_a_model_is_never_run(folder):
+    (folder / "code.py").write_text("raise SystemExit('run')")
+    configure(folder, auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"})
+    assert type(iw.load(folder).hf).__name__ == "LlamaForCausalLM"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -89,8 +120,8 @@ def test_nothing_is_printed_while_loading(saved, capfd):
 @pytest.mark.parametrize(
     ("family", "says"),
     [
-        ("lama", "No adapter for the family 'lama'. Known families: gpt2, llama. Did you mean llama?"),
-        ("gpt3", "No adapter for the family 'gpt3'. .* Did you mean gpt2?"),
+        ("lama", "No adapter for the family 'lama'. Did you mean llama?.* Known families: gpt2, gpt_neox"),
+        ("gpt3", "No adapter for the family 'gpt3'. Did you mean .*gpt2"),
         ("mamba", "No adapter for the family 'mamba'"),
         (None, "No adapter for the family 'None'"),
     ],
@@ -111,11 +142,13 @@ def test_a_model_of_a_known_family_that_is_no_causal_lm_is_refused(tiny_hf):
 
 
 def test_a_loaded_model_of_an_unknown_family_is_refused_with_how_to_add_it(tiny_hf):
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    from transformers import NemotronConfig, NemotronForCausalLM
 
-    sizes = dict(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-    with pytest.raises(UnsupportedModel, match=r"'gpt_neox'.*adapters/<family>.py"):
-        iw.Model(GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, bos_token_id=1, eos_token_id=1)), None)
+    sizes = dict(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, intermediate_size=8
+    )
+    with pytest.raises(UnsupportedModel, match=r"'nemotron'.*adapters/<family>.py"):
+        iw.Model(NemotronForCausalLM(NemotronConfig(**sizes, bos_token_id=1, eos_token_id=1)), None)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +174,9 @@ def test_a_misspelt_specimen_is_answered_with_the_right_name():
 
 
 def test_a_model_of_the_hub_is_refused_by_family_before_its_weights_are_fetched(monkeypatch):
-    import sys
-
     load_module = sys.modules["innerworks.model.load"]
 
+    monkeypatch.setattr(load_module.PreTrainedConfig, "get_config_dict", lambda *args, **kwargs: ({"model_type": "mamba"}, {}))
     monkeypatch.setattr(
         load_module.AutoConfig, "from_pretrained", lambda *args, **kwargs: type("Config", (), {"model_type": "mamba"})()
     )
@@ -154,7 +186,7 @@ def test_a_model_of_the_hub_is_refused_by_family_before_its_weights_are_fetched(
 
 
 def test_options_of_loading_are_refused_for_a_model_that_is_loaded(tiny_hf):
-    for options in ({"device": "cuda"}, {"dtype": "bfloat16"}, {"revision": "main"}):
+    for options in ({"device": "cuda"}, {"dtype": "bfloat16"}, {"revision": "main"}, {"device_map": "auto"}, {"merge": True}):
         with pytest.raises(UsageError, match="this one is"):
             iw.load(tiny_hf("gpt2"), **options)
 
@@ -164,21 +196,30 @@ def test_a_folder_without_a_config_is_a_usage_error(tmp_path):
         iw.load(tmp_path)
 
 
-def test_a_gguf_file_is_refused_by_name(tmp_path):
-    with pytest.raises(UnsupportedModel, match="gguf"):
-        iw.load(tmp_path / "model.gguf")
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"dtype": "float8"}, "dtype='float8': one of float32, bfloat16, float16"),
         ({"device": "gpu"}, "device='gpu' is no device"),
+        ({"device": "cpu", "device_map": "auto"}, "device='cpu' and device_map='auto' both say where the model goes"),
     ],
 )
 def test_an_unknown_precision_or_device_is_a_usage_error(saved, options, says):
     with pytest.raises(UsageError, match=says):
         iw.load(saved("llama"), **options)
+
+
+@pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}])
+def test_a_device_map_is_passed_to_transformers(saved, recorded, tokens, device_map):
+    model = iw.load(saved("llama"), device_map=device_map)
+    assert model.device == torch.device("cpu")
+    assert torch.equal(model.run(tokens).logits, recorded("llama", opened=False).logits)
+
+
+@pytest.mark.parametrize("device_map", ["nowhere", {"": "nowhere"}])
+def test_a_device_map_that_makes_no_sense_is_a_clear_error(saved, device_map):
+    with pytest.raises(ModelError, match="saved-llama could not be loaded: "):
+        iw.load(saved("llama"), device_map=device_map)
 
 
 def test_a_cuda_device_that_is_not_there_is_a_usage_error(saved, monkeypatch):
@@ -242,6 +283,36 @@ def test_loading_never_raises_anything_but_our_errors(folder):
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(InnerworksError):
         iw.load(folder)
+
+
+@pytest.fixture
+def hub(monkeypatch, folder):
+    """The hub without a network: `someone/model` is a folder with a model, everything else is not there."""
+    load_module = sys.modules["innerworks.model.load"]
+    real = load_module.PreTrainedConfig.get_config_dict
+
+    def config(source, **options):
+        if source == "someone/model":
+            return real(folder, **options)
+        raise OSError(f"{source} does not appear to have a file named config.json")
+
+    monkeypatch.setattr(load_module.PreTrainedConfig, "get_config_dict", config)
+    return load_module
+
+
+def test_a_hub_id_that_is_nowhere_is_a_clear_error(hub, monkeypatch):
+    monkeypatch.setattr(hub.peft, "find_adapter", lambda source, revision: None)
+    with pytest.raises(ModelError, match="someone/nothing could not be loaded: OSError: .*no.* config.json|does not appear"):
+        iw.load("someone/nothing")
+
+
+def test_a_hub_id_without_a_model_may_be_an_adapter(hub, monkeypatch):
+    asked = []
+    adapter = hub.peft.PeftAdapter(where="someone/lora", revision="v1", base=None, base_revision=None)
+    monkeypatch.setattr(hub.peft, "find_adapter", lambda source, revision: asked.append((source, revision)) or adapter)
+    with pytest.raises(BrokenModel, match="The adapter someone/lora names no base"):
+        iw.load("someone/lora", revision="v1")
+    assert asked == [("someone/lora", "v1")]
 
 
 def test_a_specimens_name_opens_its_folder(saved, monkeypatch, tmp_path):

@@ -10,9 +10,9 @@ from innerworks.model import ablate
 CLOSE = dict(atol=1e-5, rtol=1e-4)
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=["gpt2", "llama", "opt", "gpt_neox", "gemma2", "mixtral"])
 def family(request):
-    """One family of each kind: what this file tests does not depend on their options."""
+    """One family of each kind (all of them, with every site, are in test_families.py)."""
     return request.param
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import testing
 
+from families import ALL, OWN_CODE
 from innerworks.errors import UnknownSite, UsageError
 
 CLOSE = dict(atol=3e-6, rtol=3e-5)
@@ -45,6 +46,36 @@ def test_what_modules_hand_on_is_recorded(recorded, plain, family, opened):
         for kind, theirs in pairs.items():
             testing.assert_close(run[f"L{layer}.{kind}"], theirs, **({} if opened else dict(atol=0, rtol=0)))
     testing.assert_close(run.final, seen.streams[-1])
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_streams_are_the_hidden_states_that_the_model_puts_out_itself(tiny_model, tiny_hf, tokens, family):
+    model = tiny_model(family)
+    with torch.no_grad():
+        out = tiny_hf(family)(input_ids=tokens, output_hidden_states=True, use_cache=False)
+    run = model.run(tokens, record=["embed", "L*.resid_pre", "L*.resid_post"])
+    layers = range(model.anatomy.layers)
+    assert len(out.hidden_states) == len(layers) + 1 and torch.equal(run["embed"], out.hidden_states[0])
+    for layer in layers:
+        assert torch.equal(run[f"L{layer}.resid_pre"], out.hidden_states[layer])
+    for layer in layers[:-1]:
+        assert torch.equal(run[f"L{layer}.resid_post"], out.hidden_states[layer + 1])
+    if family != "opt-post-norm":  # it projects the last one down
+        assert torch.equal(run.final, out.hidden_states[-1])  # after the final norm
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_patterns_are_those_that_the_model_puts_out_itself(tiny_model, tiny_hf, tokens, family):
+    """Independent of adapters and registries: the eager code of every family, asked for its attentions."""
+    hf, model = tiny_hf(family), tiny_model(family)
+    if family not in OWN_CODE:
+        hf.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = hf(input_ids=tokens, output_attentions=True, use_cache=False).attentions
+    assert len(attentions) == model.anatomy.layers
+    run = model.run(tokens, record=["L*.pattern"])
+    for layer, pattern in enumerate(attentions):
+        testing.assert_close(run[f"L{layer}.pattern"], pattern, **CLOSE)
 
 
 def test_a_head_or_a_neuron_is_its_slice(model, tokens):

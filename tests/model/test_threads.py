@@ -6,25 +6,32 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from innerworks.model import ablate
+from families import MIXTURES, OWN_CODE
+from innerworks.model import ablate, scale
 from innerworks.sites import Site
 
 PATIENCE = 20  # seconds until a test that hangs fails
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=["gpt2", "llama", "gemma2", "phi", "qwen3_moe", "bloom", "falcon"])
 def family(request):
-    """One family of each kind: what this file tests does not depend on their options."""
+    """One family of each kind: fused or not, post-norm, parallel, a mixture of experts, attention code of its own."""
     return request.param
 
 
-def test_two_threads_with_other_recordings_and_edits_get_their_own_results(model, tokens):
+def test_two_threads_with_other_recordings_and_edits_get_their_own_results(model, tokens, family):
     clean = model.run(tokens, keep="resume")
+    own = family in OWN_CODE
+    neurons = "L2E1N3" if family in MIXTURES else "L2N3"
     asked = [
         dict(record=["L*.pattern", "L1.z"], edit=[ablate("L1H2", "zero")]),
-        dict(record=["L*.neurons"], edit=[ablate("L0.attn_out", "zero"), ablate("L2N3", "zero")]),
-        dict(record=["L2.resid_pre"], edit=[ablate("L1H2.pattern", "zero")], resume=clean),
-        dict(record=["L*.k"], grad=True),
+        dict(
+            record=[*model.sites("neurons"), *model.sites("expert_neurons")],
+            edit=[ablate("L0.attn_out", "zero"), ablate(neurons, "zero")],
+        ),
+        dict(record=["L2.resid_pre"], edit=[ablate("L1H2.z" if own else "L1H2.pattern", "zero")], resume=clean),
+        dict(record=["L*.z" if own else "L*.k"], grad=True),
+        dict(record=model.sites("attn_norm_scale"), edit=[] if own else [scale("L1H0.q_in", 2.0), scale("L1H1.v_in", 2.0)]),
     ]
     expected = [model.run(tokens, **one) for one in asked]
     start = threading.Barrier(len(asked))
@@ -41,8 +48,9 @@ def test_two_threads_with_other_recordings_and_edits_get_their_own_results(model
                 assert all(torch.equal(run.recorded[place], alone.recorded[place]) for place in alone.recorded)
 
 
-def test_a_run_beside_a_resumed_one_does_not_get_its_cached_stream(tiny_model, tokens):
-    model, other = tiny_model("llama"), tokens.flip(1)
+@pytest.mark.parametrize("family", ["llama", "bloom"], indirect=True)
+def test_a_run_beside_a_resumed_one_does_not_get_its_cached_stream(model, tokens):
+    other = tokens.flip(1)
     clean, alone = model.run(tokens, keep="resume"), model.run(other)
     inside, done = threading.Event(), threading.Event()
 

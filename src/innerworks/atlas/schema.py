@@ -2,6 +2,7 @@
 
 manifest.json                     what was scanned, how, with which versions; written last: a folder without it is unfinished
 findings.parquet                  one row per measured statement (`innerworks.findings.COLUMNS`)
+claims.parquet                    the ledger: `id title statement citation verdict summary evidence` (JSON: one object per clause)
 examples.parquet                  real text on which a labelled head shows its behaviour: `behaviour site unit tokens array`
 arrays/heads_by_unit.safetensors  `mass [unit, measure, layer, head]`, `rows [unit, measure]`; units and measures as metadata
 arrays/ablations.safetensors      `SET/metric [unit]`: each metric without a set of heads (`clean` for none), and
@@ -12,15 +13,17 @@ report.html                       one page, no network
 While a scan is under way the folder also holds `partial/`, from which it can be taken up again.
 """
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 FINDINGS = "findings.parquet"
+CLAIMS = "claims.parquet"
 EXAMPLES = "examples.parquet"
 HEADS_BY_UNIT = "arrays/heads_by_unit.safetensors"
 ABLATIONS = "arrays/ablations.safetensors"
 PATTERNS = "arrays/patterns.safetensors"
 REPORT = "report.html"
 PARTIAL = "partial"
-FILES = (MANIFEST, FINDINGS, EXAMPLES, HEADS_BY_UNIT, ABLATIONS, PATTERNS, REPORT)
+FILES = (MANIFEST, FINDINGS, CLAIMS, EXAMPLES, HEADS_BY_UNIT, ABLATIONS, PATTERNS, REPORT)
 
 EXAMPLE_COLUMNS = {"behaviour": "String", "site": "String", "unit": "String", "tokens": "List", "array": "String"}
+CLAIM_COLUMNS = ("id", "title", "statement", "citation", "verdict", "summary", "evidence")

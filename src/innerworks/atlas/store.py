@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from innerworks.atlas import schema
+from innerworks.claims import LEDGER, judge
 from innerworks.errors import AtlasError
 from innerworks.findings import COLUMNS, Finding, frame
 
@@ -101,6 +102,11 @@ class Atlas:
         """Attention mass of every head for every kind and material: the rows behind the labels."""
         return self.findings.filter((pl.col("chapter") == "heads") & (pl.col("measure") == "attention"))
 
+    @cached_property
+    def claims(self) -> pl.DataFrame:
+        """The ledger: one row per claim of the literature, with its verdict in this model and the evidence as JSON."""
+        return self._table(schema.CLAIMS)
+
     @property
     def examples(self) -> list[Example]:
         """Real text on which labelled heads show what they do."""
@@ -120,6 +126,16 @@ class Atlas:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
         except Exception as error:  # safetensors raises a type of its own
             raise AtlasError(f"{self.path / name} is missing or damaged: {error}. Scan again.") from error
+
+
+def ledger(findings: pl.DataFrame) -> pl.DataFrame:
+    """Judge every claim by a table of findings: the rows of `claims.parquet`."""
+    rows = []
+    for claim in LEDGER.values():
+        found = judge(claim, findings)
+        evidence = json.dumps([one.as_dict() for one in found.evidence], ensure_ascii=False)
+        rows.append((claim.id, claim.title, claim.statement, claim.citation, found.verdict, found.summary, evidence))
+    return pl.DataFrame(rows, schema=dict.fromkeys(schema.CLAIM_COLUMNS, pl.String), orient="row")
 
 
 class Unfinished:
@@ -192,8 +208,10 @@ class Unfinished:
             temporary.unlink(missing_ok=True)
 
     def write_findings(self, findings: Sequence[Finding]) -> None:
-        """Write `findings.parquet`."""
-        self._write_table(schema.FINDINGS, frame(findings).select(list(COLUMNS)))
+        """Write `findings.parquet`, and `claims.parquet`: what they come to."""
+        table = frame(findings).select(list(COLUMNS))
+        self._write_table(schema.FINDINGS, table)
+        self._write_table(schema.CLAIMS, ledger(table))
 
     def write_examples(self, examples: Sequence[Example]) -> None:
         """Write `examples.parquet` and the patterns beside it."""

@@ -6,16 +6,20 @@ from typing import Annotated
 import typer
 
 from innerworks import __version__
+from innerworks.cli.certify import certify
+from innerworks.cli.claims import claims
+from innerworks.cli.collect import collect
 from innerworks.cli.models import models
 from innerworks.cli.phantoms import phantoms
 from innerworks.cli.report import report
 from innerworks.cli.scan import scan
 from innerworks.cli.show import show
+from innerworks.cli.stream import stream
 
 DONE, FAILED, BAD_USAGE = 0, 1, 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for verb in (scan, report, show, models, phantoms):
+for verb in (scan, report, show, claims, collect, models, certify, phantoms, stream):
     app.command()(verb)
 
 

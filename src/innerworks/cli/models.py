@@ -1,26 +1,56 @@
-"""`innerworks models`: what can be scanned."""
+"""`innerworks models`: what can be studied."""
+
+from typing import TYPE_CHECKING
 
 from innerworks.cli.options import Json
 
-
-def models(as_json: Json = False) -> None:
-    """List the families of models that can be scanned, and the specimens that can be fetched by name."""
-    from rich.console import Console
+if TYPE_CHECKING:
     from rich.table import Table
 
+
+def models(as_json: Json = False) -> None:
+    """List the families of models that can be studied, and the specimens that can be fetched by name.
+
+    \b
+    Patterns of attention are recorded in every family. Where transformers computes attention in a family's own
+    code they are recorded only; elsewhere they, and scores, queries, keys and values, are edited, too.
+
+    \b
+    Layout says where a family knows positions from, and how it differs from norm, attention, add, norm, feed-forward, add:
+      rotary               queries and keys are rotated by position
+      parallel             attention and feed-forward read the same stream, so there is no resid_mid
+      post-norm            what a sub-layer computes is normed before it is added to the stream
+      post-LN stream       the stream itself is normed after each addition, so it is no sum of parts
+      QK-norm              queries and keys are normed (in some families: where the configuration says so)
+      mixture of experts   neurons are called L5E3N12 (layer, expert, neuron) instead of L5N12
+      (an option)          where the configuration of the model says so
+
+    Only with: with another value of this option, a model is refused when it is loaded.
+
+    Does a model of yours work? Ask: innerworks certify MODEL. How to add a family: docs/families.md.
+    """
+    from innerworks.cli.screen import output
     from innerworks.model.adapters import FAMILIES
+    from innerworks.model.adapters.described import COLUMNS, described
     from innerworks.model.specimen import SPECIMENS, is_cached
 
-    console = Console(highlight=False)
+    families = [described(adapter) for adapter in FAMILIES.values()]
     if as_json:
+        data = {one.family: vars(one) for one in families}
         specimens = {name: {"says": one.says, "cached": is_cached(name)} for name, one in SPECIMENS.items()}
-        console.print_json(data={"families": {name: list(one.classes) for name, one in FAMILIES.items()}, "specimens": specimens})
+        output.print_json(data={"families": data, "specimens": specimens})
         return
-    table = Table("family", "classes", "refused options", title="Families", title_justify="left", box=None, pad_edge=False)
-    for name, adapter in FAMILIES.items():
-        table.add_row(name, ", ".join(adapter.classes), ", ".join(adapter.refused) or "none")
-    console.print(table)
-    specimens = Table("name", "what it is", "here?", title="\nSpecimens", title_justify="left", box=None, pad_edge=False)
-    for name, one in SPECIMENS.items():
-        specimens.add_row(name, one.says, "yes" if is_cached(name) else f"no ({one.size})")
-    console.print(specimens)
+    output.print(_table("Families", COLUMNS, [one.cells() for one in families]))
+    here = [(name, one.says, "yes" if is_cached(name) else f"no ({one.size})") for name, one in SPECIMENS.items()]
+    output.print(_table("\nSpecimens", ("name", "what it is", "here?"), here))
+
+
+def _table(title: str, columns: tuple[str, ...], rows: "list[tuple[str, ...]]") -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("family", "name", "here?"))
+    for row in rows:
+        table.add_row(*row)
+    return table

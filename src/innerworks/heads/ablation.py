@@ -22,7 +22,6 @@ from innerworks.heads.means import HeadReference
 from innerworks.model import Mean, Model, Run, ablate
 from innerworks.model.call import Handler, Positions
 from innerworks.model.run import Watch
-from innerworks.model.weights import W_O
 from innerworks.sites import Site, head_site
 from innerworks.stats import Array
 from innerworks.text import Reading, TextBatch
@@ -161,7 +160,7 @@ def remove_rotated(model: Model, mean: Mean, one: Rotated) -> list[Watch]:
     layer, head, draw = one
     rng = np.random.default_rng([layer, head, draw])
     rotation = torch.from_numpy(special_ortho_group.rvs(model.anatomy.d_model, random_state=rng)).float()
-    writes = W_O(model, layer)[head].float() @ rotation.to(model.device)
+    writes = model.weights.W_O(layer)[head].float() @ rotation.to(model.device)
     centre = mean.of(Site(layer=layer, head=head)).to(model.device)
     removed: list[Tensor] = []
 

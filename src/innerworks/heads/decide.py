@@ -149,6 +149,7 @@ def _rows(kind: Kind, material: str, found: Effect, q: Array) -> list[Finding]:
             effect_low=float(e.low[layer, head]),
             effect_high=float(e.high[layer, head]),
             n=e.n,
+            df=e.df,
             null=float(found.null[layer, head]),
             null_kind=kind.null,
             floor=floor,

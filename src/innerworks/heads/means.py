@@ -15,7 +15,6 @@ from innerworks.findings import Finding
 from innerworks.model import Mean, Model
 from innerworks.model.anatomy import Anatomy
 from innerworks.model.observe import State, zeros
-from innerworks.model.weights import W_O
 from innerworks.sites import Site
 from innerworks.text import Reading, TextBatch
 
@@ -73,7 +72,7 @@ def reference(model: Model, state: State, material: str) -> HeadReference:
     m = MATERIALS.index(material)
     mean = state["sum"][m] / state["rows"][m]
     covariance = state["outer"][m] / state["rows"][m] - mean[..., :, None] * mean[..., None, :]
-    power = torch.stack([_power(covariance[layer], W_O(model, layer)) for layer in range(model.anatomy.layers)])
+    power = torch.stack([_power(covariance[layer], model.weights.W_O(layer)) for layer in range(model.anatomy.layers)])
     over = f"the {material} of the discovery half, positions 1 and later"
     return HeadReference(mean=Mean(values={"z": mean.float()}, over=over), removed=power.clamp(min=0).sqrt())
 

@@ -119,8 +119,9 @@ def _opened(
         scores = (query[:, :, block] @ key.transpose(2, 3)) * factor
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
-        scores = scores.masked_fill(~mask[:, :, block], torch.finfo(scores.dtype).min)
-        scores = call.at("scores", layer, scores, block)
+        hidden, lowest = ~mask[:, :, block], torch.finfo(scores.dtype).min
+        scores = call.at("scores", layer, scores.masked_fill(hidden, lowest), block)
+        scores = scores.masked_fill(hidden, lowest) if call.wants("scores", layer) else scores  # whatever an edit put there
         wide = torch.promote_types(scores.dtype, torch.float32)
         pattern = torch.softmax(scores, dim=-1, dtype=wide).to(query.dtype)
         pattern = call.at("pattern", layer, pattern, block)

@@ -41,11 +41,12 @@ class Positions:
     ids: Int[Tensor, "batch total"]
     offset: int = 0
     growing: bool = False  # text is being generated, so positions that are not there yet may come
+    real: Bool[Tensor, "batch total"] | None = None  # False at padding, which no edit is about
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "batch seq"]) -> "Positions":
         """Positions of padded texts: each counts from its first real token."""
-        return cls(ids=position_ids(mask))
+        return cls(ids=position_ids(mask), real=mask)
 
 
 def position_ids(mask: Bool[Tensor, "batch seq"]) -> Int[Tensor, "batch seq"]:

@@ -1,12 +1,12 @@
 """The certificate: proof, at load and on this machine, that what will be measured is what the model computes.
 
-Two short sequences of random tokens, longer than any sliding window (which is narrowed for the occasion), are run a few
-times, and each check compares numbers that must agree: hooks that do nothing change nothing; attention and experts opened up
-give the same logits; no token changes what comes before it; rows of a pattern sum to one and pattern @ v is z; the stream
-entering a block, plus what attention adds, plus what the feed-forward adds, is the stream entering the next; heads + bias =
-attention's output and neurons through the down projection = feed-forward's, after any post-norm; padding left or right changes
-nothing; gradients arrive. What a family does not have (own attention code shows no values, a post-LN stream is no sum) is left
-out and said. A failure refuses the model.
+Two short sequences of random tokens, longer than any sliding window (which is narrowed for the occasion), are run a few times,
+and each check compares numbers that must agree: hooks that do nothing change nothing; attention and experts opened up give the
+same logits; no token changes what comes before it; rows of a pattern sum to one and pattern @ v is z; the stream entering a
+block, plus what attention adds, plus what the feed-forward adds, is the stream entering the next, and the norm of the last is
+what is read out; heads + bias = attention's output and neurons through the down projection = feed-forward's, after any
+post-norm; padding left or right changes nothing; gradients arrive. What a family does not have (own attention code shows no
+values, a post-LN stream is no sum) is left out and said. A failure refuses the model.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from innerworks.errors import BrokenModel, CertificateFailed
+from innerworks.model.anatomy import find
 from innerworks.model.attention import PREFIX
 from innerworks.model.norms import Norm
 
@@ -44,12 +45,28 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The checks that a model passed on this machine."""
+    """What the checks found for one model on this machine."""
 
     model: str
     dtype: str
     checks: tuple[Check, ...]
     left_out: tuple[str, ...] = ()  # what this model has no such thing of, and why
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that did not pass."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def require(self) -> "Certificate":
+        """Return it if every check passed, or raise CertificateFailed with the numbers (and this as its `certificate`)."""
+        if not self.failed:
+            return self
+        numbers = "; ".join(f"{check.what}: off by {check.difference:.2g}, allowed {check.allowed:.2g}" for check in self.failed)
+        raise CertificateFailed(
+            f"{self.model} fails {len(self.failed)} of {len(self.checks)} checks, so measurements on it would be wrong. "
+            f"{numbers}. If the family is new, its adapter is probably wrong; if the model was changed by hand, undo that.",
+            self,
+        )
 
     def as_dict(self) -> dict[str, object]:
         """Return it as plain data for a manifest."""
@@ -58,18 +75,16 @@ class Certificate:
 
 def certify(model: "Model") -> Certificate:
     """Check a model, or raise CertificateFailed (BrokenModel for NaN weights) with the numbers."""
+    return check(model).require()
+
+
+def check(model: "Model") -> Certificate:
+    """What do the checks find, whether they pass or not? BrokenModel for NaN weights, on which nothing can be checked."""
     refuse_broken_weights(model.hf)
     with _narrow_window(model.config):
         probe = _Probe(model)
         checks = tuple(
             Check(what=what, difference=probe.relative(difference), allowed=allowed) for what, difference, allowed in probe.all()
-        )
-    failed = [check for check in checks if not check.passed]
-    if failed:
-        numbers = "; ".join(f"{check.what}: off by {check.difference:.2g}, allowed {check.allowed:.2g}" for check in failed)
-        raise CertificateFailed(
-            f"{model.name} fails {len(failed)} of {len(checks)} checks, so measurements on it would be wrong. {numbers}. "
-            "If the family is new, its adapter is probably wrong; if the model was changed by hand, undo that."
         )
     dtype = str(next(model.hf.parameters()).dtype).removeprefix("torch.")
     return Certificate(model=model.name, dtype=dtype, checks=checks, left_out=tuple(probe.left_out))
@@ -90,13 +105,28 @@ def _narrow_window(config: Any) -> Iterator[None]:
 
 
 def refuse_broken_weights(hf: nn.Module) -> None:
-    """Raise BrokenModel where a weight is NaN or infinite."""
-    broken = [name for name, weight in hf.named_parameters() if _broken(weight)]
-    if broken:
-        shown = ", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else "")
+    """Raise BrokenModel where a weight is NaN or infinite, or was never loaded."""
+    weights = dict(hf.named_parameters())
+    nowhere = [name for name, weight in weights.items() if weight.device.type == "meta" and not _fetched(hf, name)]
+    if nowhere:  # what is multiplied by such a weight is whatever lay in memory
         raise BrokenModel(
-            f"Weights that are NaN or infinite: {shown}. The files are damaged or training diverged; load another copy."
+            f"Weights that were never loaded (they lie on the meta device): {_some(nowhere)}. Load the model again."
         )
+    broken = [name for name, weight in weights.items() if _broken(weight)]
+    if broken:
+        raise BrokenModel(
+            f"Weights that are NaN or infinite: {_some(broken)}. The files are damaged or training diverged; load another copy."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _fetched(hf: nn.Module, name: str) -> bool:
+    """Does accelerate fetch this weight when it is needed?"""
+    parts = name.split(".")[:-1]
+    return any(hasattr(hf.get_submodule(".".join(parts[:n])), "_hf_hook") for n in range(len(parts) + 1))
 
 
 def _broken(weight: Tensor) -> bool:
@@ -144,6 +174,7 @@ class _Probe:
             ("neurons through the down projection = feed-forward's output", self.neurons, self.allowed),
             *self._sums(),
             ("stream after a block = stream before the next", self.joined, 0.0),
+            *self._final(),
             ("padding on the left changes nothing", lambda: self.padded(left=True), self.allowed),
             ("padding on the right changes nothing", lambda: self.padded(left=False), self.allowed),
             ("gradients arrive", self.gradient, 0.0),
@@ -151,10 +182,15 @@ class _Probe:
         return [(what, compare(), allowed) for what, compare, allowed in checks]
 
     def _inside_attention(self) -> list[tuple[str, Callable[[], tuple[Tensor, Tensor]], float]]:
-        if self.model.adapter.attention_code == "own":
+        own, unreadable = self.model.adapter.attention_code == "own", self.model.weights.unreadable
+        if own:
             self.left_out.append("pattern @ v = z: its attention code is its own and shows no values")
-            return []
-        return [("pattern @ v = z", self.read, self.allowed)]
+        read = [] if own else [("pattern @ v = z", self.read, self.allowed)]
+        what = "pattern @ (norm(stream) @ W_V + b_V) = z" if own else "norm(stream) @ W_V + b_V = v"
+        if unreadable is not None:
+            self.left_out.append(f"{what}: {unreadable}")
+            return read
+        return [*read, (what, self.read_by_weights if own else self.values, self.allowed)]
 
     def _sums(self) -> list[tuple[str, Callable[[], tuple[Tensor, Tensor]], float]]:
         if not self.model.anatomy.sums:
@@ -168,6 +204,12 @@ class _Probe:
             ("stream between + feed-forward's output = stream after", self.after, 0.0),
             total,
         ]
+
+    def _final(self) -> list[tuple[str, Callable[[], tuple[Tensor, Tensor]], float]]:
+        if find(self.model.hf, self.model.adapter.final_norm) is None:
+            self.left_out.append("norm of the final stream = what is read out: it has no final norm")
+            return []
+        return [("norm of the final stream = what is read out", self.normed, self.allowed)]
 
     def plain(self) -> tuple[Tensor, Tensor]:
         """The model with its own attention and experts, as if it had never been wrapped."""
@@ -206,16 +248,35 @@ class _Probe:
         ours = torch.einsum("lbhqk,lbkhd->lbqhd", self.open.stack("pattern"), self.open.stack("v"))
         return ours, self.open.stack("z")
 
-    def heads(self) -> tuple[Tensor, Tensor]:
-        from innerworks.model.weights import W_O
+    def values(self) -> tuple[Tensor, Tensor]:
+        """The matrices that analyses of weights read, per query head, against what attention computed with."""
+        made = []
+        for layer in self.layers:
+            stream, weights = self.closed[f"L{layer}.resid_pre"], self.model.weights
+            norm = self.model.part("attention_norm", layer) if self.model.anatomy.sums else None
+            with torch.no_grad():
+                stream = stream if norm is None else norm(stream)
+            made.append(torch.einsum("bqm,hmd->bqhd", stream, weights.W_V(layer, per_head=True)))
+            made[-1] = (made[-1] + weights.b_V(layer, per_head=True)).cpu()
+        ours = torch.stack(made)
+        return ours, self.open.stack("v").cpu() if self.model.sites("v") else ours
 
+    def read_by_weights(self) -> tuple[Tensor, Tensor]:
+        """The same where attention shows no values: what its pattern reads of them is z."""
+        return torch.einsum("lbhqk,lbkhd->lbqhd", self.open.stack("pattern").cpu(), self.values()[0]), self.open.stack("z").cpu()
+
+    def heads(self) -> tuple[Tensor, Tensor]:
         written = []
         for layer in self.layers:
             module, z = self.model.require_part("attention_out", layer), self.closed[f"L{layer}.z"]
             bias = getattr(module, "bias", None)
             with torch.no_grad():
-                one = module(z.flatten(-2)) if self.model.quantised else torch.einsum("bqhd,hdm->bqm", z, W_O(self.model, layer))
-                one = one if bias is None or self.model.quantised else one + bias
+                one = (
+                    module(z.flatten(-2))
+                    if self.model.weights.unreadable
+                    else torch.einsum("bqhd,hdm->bqm", z, self.model.weights.W_O(layer))
+                )
+                one = one if bias is None or self.model.weights.unreadable else one + bias
             written.append(self.added(one, "attention_added", layer))
         return torch.stack(written), self.closed.stack("attn_out").cpu()
 
@@ -257,6 +318,13 @@ class _Probe:
         if self.model.anatomy.layers == 1:
             return torch.zeros(1, 1), torch.zeros(1, 1)
         return self.closed.stack("resid_post")[:-1], self.closed.stack("resid_pre")[1:]
+
+    def normed(self) -> tuple[Tensor, Tensor]:
+        adapter, stream = self.model.adapter, self.closed[f"L{self.layers[-1]}.resid_post"]
+        then = find(self.model.hf, adapter.final_then)
+        with torch.no_grad():
+            stream = self.model.hf.get_submodule(adapter.final_norm)(stream)
+            return stream if then is None else then(stream), self.closed.final
 
     def padded(self, *, left: bool) -> tuple[Tensor, Tensor]:
         """The second sequence cut short and run beside the first must equal it run alone."""

@@ -19,7 +19,7 @@ from innerworks.model.call import Handler, Positions
 from innerworks.model.edit import Edit
 from innerworks.model.resume import first_token
 from innerworks.model.run import Logits, Run, run
-from innerworks.sites import INPUTS, Site
+from innerworks.sites import INPUTS, Site, expand
 
 if TYPE_CHECKING:
     from innerworks.model.model import Model
@@ -35,7 +35,8 @@ class _Together:
     says: str = ""
 
     def handler(self, positions: Positions) -> Handler:
-        one_copy = Positions(ids=positions.ids[: self.texts], offset=positions.offset)
+        real = None if positions.real is None else positions.real[: self.texts]
+        one_copy = Positions(ids=positions.ids[: self.texts], offset=positions.offset, real=real)
         handlers = [None if edit is None else edit.handler(one_copy) for edit in self.edits]
 
         def change(activation: Tensor, queries: slice) -> Tensor:
@@ -92,13 +93,14 @@ def _batch(
     copies, texts = len(groups), len(clean.tokens)
     every = [edit for group in groups for edit in group]
     start = first_token(every, Positions.of(clean.mask)) if suffix else 0
-    layer = min(model.place(edit.site)[1] for edit in every)
+    recorded = expand(record, layers=model.anatomy.layers, heads=model.anatomy.heads)
+    layer = min(model.place(site)[1] for site in (*recorded, *(edit.site for edit in every)))
     done = run(
         model,
         clean.tokens.repeat(copies, 1),
         clean.mask.repeat(copies, 1),
         record=record,
-        edit=_together(groups, texts),
+        edit=_together(model, groups, texts),
         logits=logits.repeat(copies, 1) if isinstance(logits, Tensor) else logits,
         resume=_repeated(clean, copies, layer, start),
         start=start,
@@ -106,19 +108,18 @@ def _batch(
     return [_copy(done, clean, number, texts, logits) for number in range(copies)]
 
 
-def _together(groups: Sequence[Sequence[Edit]], texts: int) -> list[Edit]:
+def _together(model: "Model", groups: Sequence[Sequence[Edit]], texts: int) -> list[Edit]:
     """Lay the groups side by side: their n-th edits of a place, whatever part of it they change, become one."""
-    lanes: dict[tuple[str, int | None, int | None, int], list[Edit | None]] = {}
+    lanes: dict[tuple[Site, int], list[Edit | None]] = {}
     for number, group in enumerate(groups):
-        seen: dict[tuple[str, int | None, int | None], int] = defaultdict(int)
+        seen: dict[Site, int] = defaultdict(int)
         for edit in group:
-            head = edit.site.head if edit.site.activation in INPUTS else None
-            place = (edit.site.activation, edit.site.layer, head)
-            lane = lanes.setdefault((*place, seen[place]), [None] * len(groups))
+            place = Site.parse(model.site(model.place(edit.site)))
+            place = replace(place, head=edit.site.head) if place.kind in INPUTS else place
+            lane = lanes.setdefault((place, seen[place]), [None] * len(groups))
             lane[number] = edit
             seen[place] += 1
-    sites = {key: Site(layer=key[1], head=key[2], kind=key[0]) for key in lanes}
-    return [_Together(site=sites[key], edits=lane, texts=texts) for key, lane in lanes.items()]
+    return [_Together(site=place, edits=lane, texts=texts) for (place, _), lane in lanes.items()]
 
 
 def _repeated(clean: Run, copies: int, layer: int, start: int) -> Run:

@@ -249,8 +249,24 @@ def narrowed(activation: Tensor, site: Site) -> tuple[Tensor, Axes]:
     return activation, tuple(axes)
 
 
+def applies(edit: Edit, positions: Positions) -> bool:
+    """Does an edit concern any token that is computed now (or, of keys and values, any token so far)?"""
+    if isinstance(edit, Knockout):
+        rows = rows_of(edit.queries, positions)[:, positions.offset :]
+        return bool((rows.any(dim=1) & rows_of(edit.keys, positions).any(dim=1)).any())
+    if isinstance(edit, Change):
+        behind = 0 if edit.site.activation in OVER_KEYS else positions.offset
+        return bool(rows_of(edit.positions, positions)[:, behind:].any())
+    return True
+
+
 def rows_of(where: Where, positions: Positions) -> Bool[Tensor, "batch total"]:
-    """Turn positions into a boolean per token of the whole text; None is every position but 0."""
+    """Turn positions into a boolean per token of the whole text, False at padding; None is every position but 0."""
+    chosen = _chosen(where, positions)
+    return chosen if positions.real is None else chosen & positions.real.to(chosen.device)
+
+
+def _chosen(where: Where, positions: Positions) -> Bool[Tensor, "batch total"]:
     ids = positions.ids
     if isinstance(where, str):
         return torch.ones_like(ids, dtype=torch.bool)

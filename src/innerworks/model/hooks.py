@@ -112,9 +112,11 @@ def _norm_scale(model: "Model", call: Call, kind: str, layer: int) -> RemovableH
             return None
         scale = norm.scale(args[0])
         flat = scale.ndim == 1
-        seen = scale.unflatten(0, (call.positions.ids.shape[0], -1)) if flat else scale
+        seen = (scale.unflatten(0, (call.positions.ids.shape[0], -1)) if flat else scale).clone()
         wanted = call.at(kind, layer, seen, only_edits=beside)
-        return None if wanted is seen else rescaled(norm, output, scale, wanted.flatten(0, 1) if flat else wanted)
+        if wanted is seen and not scale.requires_grad:
+            return None
+        return rescaled(norm, output, scale, wanted.flatten(0, 1) if flat else wanted)  # so that gradients reach the scale
 
     return module.register_forward_hook(hook)
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from innerworks.errors import UnknownSite, UnsupportedModel, UsageError
-from innerworks.model import attention, experts
+from innerworks.model import attention, experts, transformer_lens
 from innerworks.model.adapters import adapter_for
 from innerworks.model.anatomy import Anatomy, anatomy_of, find
 from innerworks.model.call import Place, Positions, current
@@ -19,9 +19,11 @@ from innerworks.model.certificate import Certificate, certify
 from innerworks.model.each import run_each
 from innerworks.model.edit import Edit, Mean, editable, rows_of
 from innerworks.model.edited import edited
+from innerworks.model.peft import adapter_off
 from innerworks.model.resume import first_token
-from innerworks.model.run import Logits, Run, Watch, run
+from innerworks.model.run import Logits, Run, Watch, run, switches
 from innerworks.model.tokens import tokenize
+from innerworks.model.weights import Weights
 from innerworks.sites import INPUTS, Site
 
 _LOCKS: WeakKeyDictionary[PreTrainedModel, threading.RLock] = WeakKeyDictionary()  # pyright: ignore[reportInvalidTypeForm]
@@ -118,6 +120,11 @@ class Model:
         if kind == "norm_scale":
             return self.hf.get_submodule(self.adapter.final_norm)
         return self.require_part({"attn_norm_scale": "attention_norm", "mlp_norm_scale": "mlp_norm"}[kind], layer)
+
+    @property
+    def weights(self) -> Weights:
+        """Its weights as matrices that read left to right: `model.weights.OV(5, 3)`."""
+        return Weights(self)
 
     def readout(self, final: Float[Tensor, "... d_model"], *, capped: bool = True) -> Float[Tensor, "... vocab"]:
         """Logits of streams that have passed the final norm (`run.final`). capped=False: before any soft cap."""
@@ -257,6 +264,8 @@ class Model:
             start = first_token(edits, Positions.of(mask)) if suffix else 0
         elif suffix:
             raise UsageError("suffix=True needs resume=, a run made with keep='resume' on the same tokens.")
+        if suffix and keep is not None:
+            raise UsageError("suffix=True computes only part of the text: keep='resume' needs a run of all of it.")
         if keep not in (None, "resume"):
             raise UsageError(f"keep={keep!r}: the only thing to keep is 'resume'.")
         return run(
@@ -313,11 +322,21 @@ class Model:
         with edited(self, list(edit) if isinstance(edit, Sequence) else [edit]):
             yield self.hf
 
+    def adapter_off(self) -> AbstractContextManager[None]:
+        """What would the base do? Inside the block, the LoRA adapters of the model are off."""
+        return adapter_off(self)
+
+    run_with_cache = transformer_lens.run_with_cache
+    run_with_hooks = transformer_lens.run_with_hooks
+
     def mean(self, texts: Sequence[str], *, kinds: Sequence[str] = ("z",)) -> Mean:
         """Mean activations over texts, positions 1 and later: what `ablate(..., mean=...)` puts in a part's place."""
         over_keys = [kind for kind in kinds if kind in ("pattern", "scores")]
         if over_keys:
             raise UsageError(f"There is no mean {over_keys[0]} over texts: its keys are other tokens in every text.")
+        for kind in kinds:
+            if not self.sites(kind):
+                raise UnknownSite(f"There is no {kind} in {self.name}: {self.lacks(kind, 0)}.")
         total: dict[str, Tensor] = {}
         rows = 0
         for text in texts:
@@ -363,6 +382,8 @@ class Model:
             raise UsageError("resume= needs a run of this very model, without edits or watchers.")
         if resume.streams is None:
             raise UsageError("resume= needs a run made with keep='resume', on the same tokens.")
+        if resume.switches != switches(self.hf):
+            raise UsageError("resume= was made with the model's adapter switched otherwise.")
         if not (torch.equal(resume.tokens, tokens) and torch.equal(resume.mask, mask)):
             raise UsageError("resume= was made on other tokens, or with another mask.")
 

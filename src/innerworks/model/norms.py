@@ -57,4 +57,4 @@ def rescaled(norm: Norm, output: Tensor, scale: Tensor, wanted: Tensor) -> Tenso
     """What a norm would have returned, had it divided by `wanted` instead of `scale`."""
     factor = (scale / wanted)[..., None]
     bias = 0.0 if norm.bias is None else norm.bias.to(output)
-    return ((output - bias) * factor + bias).to(output.dtype)
+    return (output + (output - bias) * (factor - 1)).to(output.dtype)  # so that a factor of one changes nothing at all

@@ -28,8 +28,10 @@ def first_layer(call: Call) -> int:
 
 
 def first_token(edits: Sequence[Edit], positions: Positions) -> int:
-    """The first token that some edit changes, in any text of the batch."""
-    first = positions.ids.shape[1] - 1
+    """The first token that some edit changes, in any text of the batch; no later than the last token of the shortest text."""
+    assert positions.real is not None
+    length = positions.ids.shape[1]
+    first = length - 1 - int(positions.real.flip(dims=(1,)).int().argmax(dim=1).max())
     for one in edits:
         where = one.positions if isinstance(one, Change) else one.queries if isinstance(one, Knockout) else "all"
         changed = rows_of(where, positions).any(dim=0)

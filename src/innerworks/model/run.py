@@ -8,16 +8,16 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from innerworks.errors import UnknownSite, UsageError
-from innerworks.model.call import Call, Handler, Place, Positions, position_ids
+from innerworks.model.call import Call, Handler, Place, Positions
 from innerworks.model.edit import Edit, narrowed
 from innerworks.model.hooks import hooked
 from innerworks.model.resume import KeysValues, first_layer, prefix, skipping
@@ -47,6 +47,7 @@ class Run:
     clean: bool = True  # nothing was edited or watched, so other runs may resume from it
     streams: dict[int, Tensor] | None = field(default=None, repr=False)  # keep="resume": every block's output
     cache: KeysValues | None = field(default=None, repr=False)  # keep="resume": keys and values by layer
+    switches: tuple[bool, ...] = field(default=(), repr=False)  # which adapter layers were off
 
     def __getitem__(self, site: str | Site) -> Tensor:
         site = Site.parse(site)
@@ -110,7 +111,7 @@ def run(
     dtype: torch.dtype | None = None,
 ) -> Run:
     """Run a model once; see `Model.run` for the meaning of the arguments. start: compute only from this token on."""
-    call = Call(Positions(ids=position_ids(mask), offset=start))
+    call = Call(replace(Positions.of(mask), offset=start))
     recorded: dict[Place, list[Tensor]] = {}
     if grad:
         call.add("resid_pre", 0, _let_gradients_flow)  # first, so that recordings lie downstream of it
@@ -145,7 +146,14 @@ def run(
         clean=not (edit or watch),
         streams={layer: parts[0] for layer, parts in streams.items()} if keep else None,
         cache=_keys_values(cache) if keep and cache is not None else None,
+        switches=switches(model.hf),
     )
+
+
+def switches(hf: nn.Module) -> tuple[bool, ...]:
+    """Which adapter layers of a model are off; nothing for a model without any."""
+    layers: list[Any] = [module for module in hf.modules() if hasattr(module, "disable_adapters")]
+    return tuple(bool(layer.disable_adapters) for layer in layers)
 
 
 def _keys_values(cache: DynamicCache) -> KeysValues:
@@ -182,8 +190,14 @@ def _record(
 
 
 def _recorder(parts: list[Tensor], *, to: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Handler:
-    def record(activation: Tensor, queries: slice) -> None:
-        parts.append(activation if to is None and dtype is None else activation.to(device=to, dtype=dtype))
+    def record(activation: Tensor, queries: slice) -> Tensor | None:
+        cut = torch.is_grad_enabled() and not activation.requires_grad  # by an edit: gradients can still be taken of what it put
+        activation = activation.detach().requires_grad_() if cut else activation
+        kept = activation if to is None and dtype is None else activation.to(device=to, dtype=dtype)
+        if kept is not activation and kept.requires_grad:
+            raise UsageError("grad=True with to= or dtype=: nothing is computed from the copy, so no gradient would reach it.")
+        parts.append(kept)
+        return activation if cut else None
 
     return record
 

@@ -19,7 +19,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from innerworks.errors import SpecimenError, near_misses
 
@@ -140,19 +139,13 @@ def _sha256(data: bytes) -> str:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    from innerworks.model.gguf import read_gguf, read_gguf_tokenizer
     from innerworks.model.quiet import quiet
 
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model, tokenizer = read_gguf(gguf), read_gguf_tokenizer(gguf)
     with quiet():
-        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        model.hf_quantizer = None  # the weights are float32 now: nothing is quantised any more
-        vars(model.config).pop("quantization_config", None)
-        model.config.name_or_path = ""
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _publish(converted: Path, folder: Path) -> None:

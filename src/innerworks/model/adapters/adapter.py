@@ -27,6 +27,9 @@ class Adapter:
     embedding: str = "model.embed_tokens"
     final_norm: str = "model.norm"
     unembedding: str = "lm_head"
+    embedding_then: Path = None  # what token embeddings pass before they enter the stream: a projection or a norm
+    positions: Path = None  # learned embeddings of positions, which are added to those of tokens
+    final_then: Path = None  # what the stream passes between final norm and unembedding: a projection
 
     # attention in a block
     attention: str = "self_attn"
@@ -42,6 +45,8 @@ class Adapter:
     rotary: Callable[[Any, int], bool] = lambda config, layer: True  # (config, layer): are q and k rotated by position?
     attention_code: Literal["registry", "own"] = "registry"  # own: transformers computes it in the family's own file
     implementation: Literal["sdpa", "eager"] = "sdpa"  # what to load it with
+    score_softcap: str | None = None  # option of the configuration that caps the scores by tanh
+    score_slopes: bool = False  # scores fall with distance, by a slope per head (ALiBi)
 
     # feed-forward in a block
     parallel: Callable[[Any], bool] = lambda config: False  # attention and feed-forward read the same stream

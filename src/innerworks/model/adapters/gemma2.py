@@ -11,4 +11,5 @@ GEMMA2 = Adapter(
     mlp_added="post_feedforward_layernorm",
     post_norms=True,
     softcap="final_logit_softcapping",
+    score_softcap="attn_logit_softcapping",
 )

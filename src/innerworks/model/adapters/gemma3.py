@@ -13,6 +13,7 @@ GEMMA3_TEXT = Adapter(
     mlp_added="post_feedforward_layernorm",
     post_norms=True,
     softcap="final_logit_softcapping",
+    score_softcap="attn_logit_softcapping",
 )
 GEMMA3 = replace(  # text goes in as token ids; images are not read
     GEMMA3_TEXT,
@@ -22,4 +23,5 @@ GEMMA3 = replace(  # text goes in as token ids; images are not read
     blocks="model.language_model.layers",
     embedding="model.language_model.embed_tokens",
     final_norm="model.language_model.norm",
+    softcap=None,  # the wrapper puts its text model's logits out uncapped, whatever the configuration says
 )

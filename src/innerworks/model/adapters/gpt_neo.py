@@ -9,6 +9,7 @@ GPT_NEO = Adapter(
     blocks="transformer.h",
     embedding="transformer.wte",
     final_norm="transformer.ln_f",
+    positions="transformer.wpe",
     attention="attn",
     attention_norm="ln_1",
     attention_added="attn",

@@ -1,0 +1,143 @@
+"""Claims about attention heads, A1 to A12.
+
+What each clause reads: a behaviour and a measure of `findings.parquet`. A clause whose rows an atlas does not hold is open.
+"""
+
+from innerworks.claims.claim import Claim
+from innerworks.claims.rules import both, more, some
+
+OFFSETS = ("previous_token", "current_token", "offset_2", "offset_3", "first_token")
+
+ATTENTION = (
+    Claim(
+        id="A1",
+        title="positional heads",
+        statement="Some heads attend to a fixed relative position: the previous token above all, also the current, the first "
+        "and other offsets.",
+        citation="Voita et al. 2019, arXiv:1905.09418",
+        clauses=(
+            some("heads at a fixed offset, on text and on random tokens", OFFSETS),
+            some("a previous-token head is among them", "previous_token"),
+            some("one of them is necessary", "previous_token", rung=2),
+        ),
+    ),
+    Claim(
+        id="A2",
+        title="subword joiners",
+        statement="Some heads join the subwords of one word.",
+        citation="Correia et al. 2019, arXiv:1909.00015; Ferrando and Voita 2024, arXiv:2403.00824",
+        clauses=(
+            some("heads that look at earlier pieces of the same word, beyond the same offsets across words", "subword_joiner"),
+            more("also at pieces that are not the neighbour", "subword_joiner", "attention_far"),
+            some("one of them is necessary", "subword_joiner", rung=2),
+        ),
+    ),
+    Claim(
+        id="A3",
+        title="syntactic heads",
+        statement="Some heads follow syntactic relations, in each direction that a causal mask allows.",
+        citation="Clark et al. 2019, arXiv:1906.04341; Voita et al. 2019, arXiv:1905.09418",
+        clauses=(
+            some("heads that find a relation better than the best fixed offset", "syntactic:", phantom=False),
+            some("one of them is necessary for agreement", "syntactic:", rung=2, phantom=False),
+        ),
+    ),
+    Claim(
+        id="A4",
+        title="duplicate-token heads",
+        statement="Duplicate-token heads attend to earlier copies of the current token.",
+        citation="Wang et al. 2022, arXiv:2211.00593",
+        clauses=(
+            some("heads that look at earlier copies, on text and on random tokens", "duplicate_token"),
+            some("one of them is necessary", "duplicate_token", rung=2),
+        ),
+    ),
+    Claim(
+        id="A5",
+        title="copying heads",
+        statement="Copying heads: the OV circuit raises what is attended to.",
+        citation="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
+        clauses=(
+            some("heads whose OV circuit copies, beyond mismatched circuits", "copying", measure="eigenvalue"),
+            some("also by the rank of the token itself", "copying", measure="top_k"),
+            more("in context, too, they raise what they look at", "copying", "direct_effect"),
+        ),
+    ),
+    Claim(
+        id="A6",
+        title="induction heads",
+        statement="Induction heads complete A B ... A with B.",
+        citation="Olsson et al. 2022, arXiv:2209.11895",
+        clauses=(
+            some("heads that look at what followed the current token last time", "induction"),
+            some("one of them is necessary for second copies", "induction", rung=2),
+            some("and losing it harms ordinary text little", "induction", rung=3),
+            both("one of them copies", "induction", "copying"),
+        ),
+    ),
+    Claim(
+        id="A7",
+        title="K-composition",
+        statement="Induction heads work with a previous-token head earlier in the stream, by K-composition.",
+        citation="Elhage et al. 2021, transformer-circuits.pub/2021/framework; Olsson et al. 2022, arXiv:2209.11895",
+        clauses=(
+            more(
+                "without an earlier head's output in its keys alone, an induction head loses its match",
+                "induction",
+                "k_composition",
+            ),
+            more("and most of it", "induction", "k_composition_share"),
+            more("path patching agrees", "induction", "path_patching"),
+        ),
+    ),
+    Claim(
+        id="A8",
+        title="copy suppression",
+        statement="Copy-suppression heads lower the logit of a token that is in context and confidently predicted, which "
+        "improves calibration.",
+        citation="McDougall et al. 2023, arXiv:2310.04625",
+        clauses=(
+            some("heads whose OV circuit anti-copies, and which look at what is about to be predicted", "copy_suppression"),
+            some("without one, naive copying rises", "copy_suppression", rung=2),
+            more("and calibration suffers", "copy_suppression", "calibration"),
+        ),
+    ),
+    Claim(
+        id="A9",
+        title="successor heads",
+        statement="Successor heads increment ordinals, reading a numeric structure made by the first feed-forward layer.",
+        citation="Gould et al. 2023, arXiv:2312.09230",
+        clauses=(
+            some("heads whose OV circuit maps an ordinal to its successor", "successor", measure="succession"),
+            more("in context, too, on ordinal lists", "successor", "direct_effect"),
+            more("without the first feed-forward's part they do not", "successor", "through_first_mlp"),
+        ),
+    ),
+    Claim(
+        id="A10",
+        title="domain heads",
+        statement="Some heads serve a domain (a language, code, ...).",
+        citation="Ferrando and Voita 2024, arXiv:2403.00824",
+        clauses=(some("heads whose loss harms one domain beyond the others", "domain:", measure="harm_contrast", phantom=False),),
+    ),
+    Claim(
+        id="A11",
+        title="attention sinks",
+        statement="Attention sinks: heads rest on the first token or punctuation when their function has nothing to do.",
+        citation="Xiao et al. 2023, arXiv:2309.17453",
+        clauses=(
+            some("heads that rest on the first token", "first_token"),
+            more("less so where the head's own behaviour applies", "attention_sink", "sink_contrast"),
+        ),
+    ),
+    Claim(
+        id="A12",
+        title="sinks and streaming",
+        statement="Sinks matter for streaming: a window without the first tokens breaks, with a few sink tokens it does not.",
+        citation="Xiao et al. 2023, arXiv:2309.17453",
+        clauses=(
+            more("a window without the first tokens loses more than one with four of them", "streaming", "loss_without_sinks"),
+            more("with four sink tokens the loss is close to that of full recomputation", "streaming", "closeness_with_sinks"),
+        ),
+    ),
+)

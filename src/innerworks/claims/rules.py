@@ -1,0 +1,190 @@
+"""The rules by which findings answer a clause, the same for every claim.
+
+*Some X exist*. Yes: a label at the asked rung. No, which needs power: over all M components that were measured, the largest
+upper bound `effect + t(1 - .05/M) se` lies below twice the floor on one of the kind's materials, at least 90 % of them would
+have shown an effect of that size, and the kind's phantom is found by this version. A causal clause asks the same of harm.
+*More than*, *a share*. Yes: the interval lies above the floor; no: below it; else open.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import stdtrit
+
+from innerworks.claims.claim import Answer, Clause, Evidence
+from innerworks.stats import CONSTANTS
+
+if TYPE_CHECKING:
+    import polars
+
+HARMS = ("harm", "joint_harm", "marginal_harm")
+SHOWN = 4  # sites named in a sentence
+POWERED = 0.90  # share of components that must have had the power to show twice the floor
+
+
+def some(
+    says: str, behaviours: str | Sequence[str], *, rung: int = 1, measure: str = "attention", phantom: bool = True
+) -> Clause:
+    """Are there parts of a kind (or of any of several), at this rung?
+
+    measure: that of the label's rows. phantom: does this version find the kind where it is planted?
+    """
+    kinds = (behaviours,) if isinstance(behaviours, str) else tuple(behaviours)
+
+    def ask(findings: "polars.DataFrame") -> Evidence:
+        import polars as pl
+
+        mine = findings.filter(_of(kinds) & (pl.col("measure") == measure))
+        labels = mine.filter(pl.col("rung") >= rung)
+        if not labels.is_empty():
+            return _found(says, labels, kinds, rung)
+        if mine.is_empty():
+            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
+        if rung == 1:
+            return _absent(says, mine, phantom)
+        return _no_harm(says, mine, findings.filter(_of(kinds) & pl.col("measure").is_in(HARMS)), phantom)
+
+    return Clause(says=says, ask=ask)
+
+
+def more(
+    says: str,
+    behaviour: str,
+    measure: str,
+    *,
+    at_least: int = 1,
+    which: Callable[["polars.DataFrame"], "polars.DataFrame"] | None = None,
+) -> Clause:
+    """Does an effect exceed its floor: for at least so many rows of a measure, on their 95 % interval?"""
+
+    def ask(findings: "polars.DataFrame") -> Evidence:
+        import polars as pl
+
+        rows = findings.filter(_of((behaviour,)) & (pl.col("measure") == measure))
+        rows = rows if which is None else which(rows)
+        if rows.is_empty():
+            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
+        above = rows.filter(pl.col("effect_low") > pl.col("floor"))
+        below = rows.filter(pl.col("effect_high") < pl.col("floor"))
+        best = rows.sort("effect", descending=True).row(0, named=True)
+        answer: Answer = "yes" if len(above) >= at_least else "no" if len(rows) - len(below) < at_least else "open"
+        sites = tuple(above.sort("effect", descending=True)["site"].unique(maintain_order=True).head(SHOWN))
+        return _evidence(says, answer, _numbers(best), best, sites)
+
+    return Clause(says=says, ask=ask)
+
+
+def both(says: str, first: str, second: str, *, rung: int = 1) -> Clause:
+    """Is some part of two kinds at once?"""
+
+    def ask(findings: "polars.DataFrame") -> Evidence:
+        import polars as pl
+
+        if findings.filter(_of((second,))).is_empty() or findings.filter(_of((first,))).is_empty():
+            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
+        labelled = [set(findings.filter(_of((kind,)) & (pl.col("rung") >= rung))["site"]) for kind in (first, second)]
+        shared = sorted(labelled[0] & labelled[1])
+        if not shared:
+            return Evidence(clause=says, answer="open", says=f"no head is labelled {first} and {second} at once")
+        return Evidence(clause=says, answer="yes", says=f"{len(shared)}: {_names(shared)}", sites=tuple(shared[:SHOWN]))
+
+    return Clause(says=says, ask=ask)
+
+
+# --- how a rule comes to its answer ------------------------------------------------------------------------------
+
+
+def _of(kinds: Sequence[str]) -> "polars.Expr":
+    """Rows of these kinds; `syntactic:` and `domain:` stand for all that begin so."""
+    import polars as pl
+
+    exact = [kind for kind in kinds if not kind.endswith(":")]
+    match = pl.col("behaviour").is_in(exact)
+    for family in (kind for kind in kinds if kind.endswith(":")):
+        match = match | pl.col("behaviour").str.starts_with(family)
+    return match
+
+
+def _found(says: str, labels: "polars.DataFrame", kinds: Sequence[str], rung: int) -> Evidence:
+    ordered = labels.sort("rung", "effect", descending=True)
+    best = ordered.row(0, named=True)
+    sites = list(ordered["site"].unique(maintain_order=True))
+    counts = {kind: labels.filter(_of((kind,)))["site"].n_unique() for kind in kinds}
+    told = ", ".join(f"{count} {kind.replace('_', ' ').rstrip(':')}" for kind, count in counts.items() if count)
+    return _evidence(says, "yes", f"{told} at rung {rung} or above: {_names(sites)}", best, tuple(sites[:SHOWN]))
+
+
+def _absent(says: str, rows: "polars.DataFrame", phantom: bool) -> Evidence:
+    """No label: is that because there is none, or because it could not be seen?"""
+    import polars as pl
+
+    best = rows.sort("effect", descending=True).row(0, named=True)
+    reasons = []
+    for kind in rows["behaviour"].unique():
+        of_kind = rows.filter(pl.col("behaviour") == kind)
+        verdicts = [_excluded(of_kind.filter(pl.col("material") == material)) for material in of_kind["material"].unique()]
+        reasons += [] if any(excluded for excluded, _ in verdicts) else [min(bound for _, bound in verdicts)]
+    if not reasons and phantom:
+        return _evidence(says, "no", f"none: the largest effect is {best['effect']:.3f}, floor {best['floor']:g}", best, ())
+    bound = max(reasons, default=float("nan"))
+    why = f"underpowered: effects up to {bound:.3f} not excluded" if reasons else "no phantom of this kind is found yet"
+    return _evidence(says, "open", why, best, ())
+
+
+def _excluded(rows: "polars.DataFrame") -> tuple[bool, float]:
+    """Is an effect of twice the floor excluded for every component? And the largest that is not."""
+    rows = rows.drop_nulls(["df", "effect", "effect_high"])
+    if rows.is_empty():
+        return False, float("inf")
+    effect, high, df = (rows[name].to_numpy().astype(float) for name in ("effect", "effect_high", "df"))
+    se = (high - effect) / stdtrit(df, 1 - CONSTANTS.level / 2)
+    bound = float(np.max(effect + stdtrit(df, 1 - CONSTANTS.level / len(rows)) * se))
+    floor = float(rows["floor"][0])
+    powered = float((rows["mde"].fill_null(float("inf")).to_numpy() <= 2 * floor).mean())
+    return bound < 2 * floor and powered >= POWERED, bound
+
+
+def _no_harm(says: str, labels: "polars.DataFrame", harms: "polars.DataFrame", phantom: bool) -> Evidence:
+    import polars as pl
+
+    seen = labels.filter(pl.col("rung") >= 1)["site"].unique()
+    if len(seen) == 0:
+        absent = _absent(says, labels, phantom)
+        return absent if absent.answer == "no" else Evidence(clause=says, answer="open", says="no head to ablate was found")
+    tried = harms.filter(pl.col("measure") == "harm")
+    if tried.is_empty():
+        return Evidence(clause=says, answer="open", says="no head of this kind was ablated at this depth")
+    best = tried.sort("effect", descending=True).row(0, named=True)
+    excluded, bound = _excluded(tried)
+    all_tried = set(seen) <= set(tried["site"])
+    if excluded and all_tried:
+        return _evidence(says, "no", f"none: the largest harm beyond controls is {best['effect']:.3f}", best, ())
+    few = "" if all_tried else f"{tried['site'].n_unique()} of {len(seen)} labels were ablated; "
+    return _evidence(says, "open", f"{few}harm up to {bound:.3f} not excluded", best, ())
+
+
+def _evidence(clause: str, answer: Answer, says: str, row: dict[str, object], sites: tuple[str, ...]) -> Evidence:
+    number = {name: row[column] for name, column in _COLUMNS.items()}
+    return Evidence(clause=clause, answer=answer, says=says, sites=sites, **number)  # pyright: ignore[reportArgumentType]
+
+
+_COLUMNS = {
+    "number": "effect",
+    "low": "effect_low",
+    "high": "effect_high",
+    "unit": "unit",
+    "floor": "floor",
+    "mde": "mde",
+    "n": "n",
+}
+
+
+def _numbers(row: dict[str, object]) -> str:
+    interval = f"{row['effect']:.3f} [{row['effect_low']:.3f}, {row['effect_high']:.3f}]"
+    return f"{row['site']}: {interval} {row['unit']}, floor {row['floor']:g}"
+
+
+def _names(sites: Sequence[str]) -> str:
+    more = f" and {len(sites) - SHOWN} more" if len(sites) > SHOWN else ""
+    return ", ".join(sites[:SHOWN]) + more
