@@ -11,7 +11,7 @@ from innerworks.errors import UsageError
 from innerworks.model.tokens import tokenize
 
 CPU = torch.device("cpu")
-THE, CAT, SAT, END = 2, 14, 18, 1
+THE, CAT, SAT, END = 2, 14, 17, 1
 TEMPLATE = "{{ bos_token }} {% for message in messages %}the {{ message['content'] }} . {% endfor %}"
 TEMPLATE += "{% if add_generation_prompt %}dog{% endif %}"
 

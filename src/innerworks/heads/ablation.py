@@ -3,13 +3,14 @@
 1. A fixed set of confirmation units is run once as it is, every block's output kept.
 2. Each ablation puts the heads' discovery mean in their place (never at position 0) and resumes from the first of their layers.
 3. Per unit it reads off: the loss on second copies and the attention match of the confirmed induction heads (generated repeats);
-   the loss on tokens that occurred before, on tokens that did not, and where the current token has no earlier copy (real text).
+   the loss on tokens that occurred before, on tokens that did not, where the current token has no earlier copy, and after the
+   last piece of words of several pieces and of one (real text).
 
 Every set of heads is ablated once; results are kept by the heads' names, so a scan can stop and go on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from innerworks.model.run import Watch
 from innerworks.sites import Site, head_site
 from innerworks.stats import Array
 from innerworks.text import Reading, TextBatch
+from innerworks.text.reading import Window, batch_of
 
 Head = tuple[int, int]  # layer, head
 Rotated = tuple[int, int, int]  # layer, head, draw: what ablating the head removes, under a fixed random rotation
@@ -37,6 +39,8 @@ METRICS = {
     "repeated_loss": "text",
     "fresh_loss": "text",
     "unmatched_loss": "text",
+    "joined_loss": "text",
+    "single_loss": "text",
 }
 MATERIALS = ("random", "text")
 ROWS_AT_ONCE = 256
@@ -72,7 +76,8 @@ def _chosen_units(reading: Reading, material: str, count: int, text_tokens: int)
     """Confirmation units that have rows for every metric, one of each stratum in turn."""
     all_units = [i for i, unit in enumerate(reading.units) if (unit.material, unit.half) == (material, "confirmation")]
     rows = _rows(_batch(reading, all_units, material, text_tokens))
-    complete = torch.stack([one.any(dim=1) for one in rows.values()]).all(dim=0)
+    some = [one.any(dim=1) for one in rows.values() if bool(one.any())]  # a metric that no unit has rows for asks nothing
+    complete = torch.stack(some).all(dim=0) if some else torch.ones(len(all_units), dtype=torch.bool)
     complete = (complete | ~complete.any()).tolist()  # where none has, all are taken, and their NaN decides nothing
     rank: dict[str, int] = {}
     order = []
@@ -85,17 +90,13 @@ def _chosen_units(reading: Reading, material: str, count: int, text_tokens: int)
 
 def _batch(reading: Reading, units: list[int], material: str, text_tokens: int) -> TextBatch:
     windows = {window.unit: window for window in reversed(reading.windows) if window.unit in units}
-    cut = [windows[unit].tokens if material == "random" else windows[unit].tokens[:text_tokens] for unit in units]
-    length = max(map(len, cut))
-    return TextBatch(
-        tokens=torch.tensor([[*tokens, *[0] * (length - len(tokens))] for tokens in cut]),
-        mask=torch.arange(length) < torch.tensor([len(tokens) for tokens in cut])[:, None],
-        units=torch.tensor(units),
-        alike=torch.tensor(units),
-        material=material,
-        stratum="",
-        half="confirmation",
-    )
+    longest = None if material == "random" else text_tokens
+    return batch_of([_cut(windows[unit], longest) for unit in units], material, "", "confirmation")
+
+
+def _cut(window: Window, longest: int | None) -> Window:
+    part = slice(longest)
+    return replace(window, tokens=window.tokens[part], words=window.words[part], kinds=window.kinds[part])
 
 
 def _rows(batch: TextBatch) -> dict[str, Bool[Tensor, "batch seq"]]:
@@ -112,10 +113,14 @@ def _rows(batch: TextBatch) -> dict[str, Bool[Tensor, "batch seq"]]:
             "induction_match": masks.induction(batch.tokens, batch.mask).any(dim=2),
         }
     before = next_copies.any(dim=2)
+    ends = (batch.words >= 0) & (batch.words != batch.words.roll(-1, dims=1))  # the last piece of a word
+    joined = masks.join(batch.words).any(dim=2)
     return {
         "repeated_loss": before & followed,
         "fresh_loss": ~before & followed,
         "unmatched_loss": ~copies.any(dim=2) & followed,
+        "joined_loss": ends & joined & followed,
+        "single_loss": ends & ~joined & followed,
     }
 
 

@@ -2,21 +2,22 @@
 
 1. Per unit, the effect of a head is its mass on the kind's targets minus its null (`kinds.py`); which other offset or column
    the null is, discovery chooses.
-2. Candidates: heads whose effect on discovery exceeds the floor and two standard errors, on every material of the kind.
-3. On confirmation each candidate is tested against the floor; with two materials p is the larger one.
+2. Candidates: heads whose effect on discovery exceeds the floor and two standard errors, on every material of the kind and
+   against each of its nulls.
+3. On confirmation each candidate is tested against the floor; with two materials or nulls p is the largest.
 4. False discoveries are controlled over kinds and heads together (`stats.family_q`); a head with q <= .05 is *seen*.
 
 Everything is a function of `heads_by_unit`, which every atlas keeps, so all of it can be computed again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from innerworks.findings import Finding
-from innerworks.heads.kinds import COLUMNS, KINDS, MEASURES, OFFSETS, Kind
+from innerworks.heads.kinds import COLUMNS, KINDS, MEASURES, OFFSETS, Kind, Null
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, Half, estimate, family_q
 
@@ -73,19 +74,30 @@ class Effect:
     estimate: Estimate
 
 
-def effect(table: HeadsByUnit, kind: Kind, material: str, half: Half) -> Effect:
-    """How much more than its null does each head look at the kind's targets?"""
+def effect(table: HeadsByUnit, kind: Kind, material: str, half: Half, null: Null | None = None) -> Effect:
+    """How much more than a null (the kind's first, unless told) does each head look at the kind's targets?"""
+    against: Null = null or kind.null
     units = table.measured(kind.measure, material, half)
+    if against == "across words":
+        units &= table.measured("join_across", material, half)
     own = table.of_measure(kind.measure, units)
-    null = _null(table, kind, material, units)
+    null_mass = _null(table, kind, against, material, units)
     strata = [str(stratum) for stratum in table.strata[units]]
-    return Effect(value=_mean(own), null=_mean(null), estimate=estimate(own - null, strata))
+    return Effect(value=_mean(own), null=_mean(null_mass), estimate=estimate(own - null_mass, strata))
 
 
-def _null(table: HeadsByUnit, kind: Kind, material: str, units: NDArray[np.bool_]) -> Array:
-    if kind.null == "pattern swap":
+def tests_of(kind: Kind) -> list[tuple[str, Null]]:
+    """The (material, null) pairs that a head of a kind must pass."""
+    nulls: list[Null] = [kind.null] if kind.also is None else [kind.null, kind.also]
+    return [(material, null) for material in kind.floors for null in nulls]
+
+
+def _null(table: HeadsByUnit, kind: Kind, against: Null, material: str, units: NDArray[np.bool_]) -> Array:
+    if against == "pattern swap":
         return table.of_measure(f"{kind.measure}_swapped", units)
-    names = [f"offset_{o}" for o in OFFSETS] if kind.null == "other offset" else [f"column_{c}" for c in COLUMNS]
+    if against == "across words":
+        return table.of_measure("join_across", units)
+    names = [f"offset_{o}" for o in OFFSETS] if against == "other offset" else [f"column_{c}" for c in COLUMNS]
     others = [name for name in names if name != kind.measure]
     discovery = table.measured(kind.measure, material, "discovery")
     rivals = np.stack([_mean(table.of_measure(name, discovery)) for name in others])
@@ -102,8 +114,8 @@ def _mean(by_unit: Array) -> Array:
 def candidates(table: HeadsByUnit, kind: Kind) -> Candidates:
     """Heads worth testing, by the discovery half alone: `[layer, head]`."""
     passed = np.ones(table.mass.shape[2:], dtype=bool)
-    for material, floor in kind.floors.items():
-        seen = effect(table, kind, material, "discovery").estimate
+    for material, null in tests_of(kind):
+        seen, floor = effect(table, kind, material, "discovery", null).estimate, kind.floors[material]
         with np.errstate(invalid="ignore", divide="ignore"):
             passed &= (seen.mean > floor) & (seen.mean > CONSTANTS.candidate_t * seen.se)
     return passed
@@ -111,27 +123,29 @@ def candidates(table: HeadsByUnit, kind: Kind) -> Candidates:
 
 def findings(table: HeadsByUnit) -> list[Finding]:
     """Measure every head for every kind, and label at rung 1 those that pass: one finding per kind, material and head."""
-    confirmed = {
-        (kind.behaviour, material): effect(table, kind, material, "confirmation")
+    confirmed: dict[tuple[str, str, Null], Effect] = {
+        (kind.behaviour, material, null): effect(table, kind, material, "confirmation", null)
         for kind in KINDS.values()
-        for material in kind.floors
+        for material, null in tests_of(kind)
     }
     picked = {kind.behaviour: candidates(table, kind) for kind in KINDS.values()}
-    p_of = {
-        kind.behaviour: np.max([confirmed[kind.behaviour, m].estimate.p_above(floor) for m, floor in kind.floors.items()], axis=0)
-        for kind in KINDS.values()
-    }
+    p_of = {kind.behaviour: _worst_p(kind, confirmed) for kind in KINDS.values()}
     q_of = family_q({behaviour: p_of[behaviour][picked[behaviour]] for behaviour in KINDS})
     rows: list[Finding] = []
     for kind in KINDS.values():
         q = np.full(picked[kind.behaviour].shape, np.nan)
         q[picked[kind.behaviour]] = q_of[kind.behaviour]
-        for material in kind.floors:
-            rows += _rows(kind, material, confirmed[kind.behaviour, material], q)
+        for material, null in tests_of(kind):
+            rows += _rows(kind, material, null, confirmed[kind.behaviour, material, null], q)
     return rows
 
 
-def _rows(kind: Kind, material: str, found: Effect, q: Array) -> list[Finding]:
+def _worst_p(kind: Kind, confirmed: Mapping[tuple[str, str, Null], Effect]) -> Array:
+    tests = [(confirmed[kind.behaviour, material, null], kind.floors[material]) for material, null in tests_of(kind)]
+    return np.max([found.estimate.p_above(floor) for found, floor in tests], axis=0)
+
+
+def _rows(kind: Kind, material: str, null: Null, found: Effect, q: Array) -> list[Finding]:
     floor, e = kind.floors[material], found.estimate
     p, mde = e.p_above(floor), e.mde(floor)
     return [
@@ -141,7 +155,7 @@ def _rows(kind: Kind, material: str, found: Effect, q: Array) -> list[Finding]:
             site=head_site(layer, head),
             layer=layer,
             index=head,
-            measure="attention",
+            measure="attention" if null == kind.null else "attention_across",
             material=material,
             value=float(found.value[layer, head]),
             unit="probability",
@@ -151,7 +165,7 @@ def _rows(kind: Kind, material: str, found: Effect, q: Array) -> list[Finding]:
             n=e.n,
             df=e.df,
             null=float(found.null[layer, head]),
-            null_kind=kind.null,
+            null_kind=null,
             floor=floor,
             p=float(p[layer, head]),
             mde=float(mde[layer, head]),

@@ -140,6 +140,8 @@ def harm_of(behaviour: str, layer: int, watchers: Sequence[Head]) -> Harm:
         return Harm(metric=match, nats="second_copy_loss", elsewhere="unmatched_loss", falls=True)
     if behaviour == "duplicate_token":
         return Harm(metric="repeated_loss", nats="repeated_loss", elsewhere="fresh_loss")
+    if behaviour == "subword_joiner":
+        return Harm(metric="joined_loss", nats="joined_loss", elsewhere="single_loss")
     return Harm(metric="second_copy_loss", nats="second_copy_loss", elsewhere="unmatched_loss")
 
 
@@ -259,7 +261,7 @@ def _why_not(found: Selectivity) -> str:
 
 
 def _raised(row: Finding, rungs: Mapping[tuple[str, Head], tuple[int, str]]) -> Finding:
-    if row.rung == 0 or not KINDS[row.behaviour].causal:
+    if row.rung == 0 or row.behaviour not in KINDS or not KINDS[row.behaviour].causal:
         return row
     assert row.layer is not None and row.index is not None
     rung, note = rungs.get((row.behaviour, (row.layer, row.index)), (1, "rung 2 not tried"))

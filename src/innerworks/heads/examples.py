@@ -13,6 +13,7 @@ from innerworks.heads.kinds import KINDS, MEASURES, Kind
 from innerworks.model import Model
 from innerworks.sites import Site
 from innerworks.text import Reading
+from innerworks.text.reading import Window, batch_of
 
 SPAN = 40  # tokens shown
 
@@ -41,7 +42,7 @@ def _example(model: Model, reading: Reading, table: HeadsByUnit, kind: Kind, sit
     tokens = torch.tensor([window.tokens])
     run = model.run(tokens, record=[Site(layer=site.layer, kind="pattern")], logits="none")
     pattern = run[f"{site}.pattern"][0].float().cpu()
-    start = 0 if kind.null == "other column" else _best_start(pattern * _targets(kind, tokens))
+    start = 0 if kind.null == "other column" else _best_start(pattern * _targets(kind, window))
     part = slice(start, start + SPAN)
     return Shown(
         behaviour=kind.behaviour,
@@ -52,13 +53,13 @@ def _example(model: Model, reading: Reading, table: HeadsByUnit, kind: Kind, sit
     )
 
 
-def _targets(kind: Kind, tokens: Tensor) -> Tensor:
-    length = tokens.shape[1]
+def _targets(kind: Kind, window: Window) -> Tensor:
+    length = len(window.tokens)
     if kind.measure.startswith("offset"):
         return torch.eye(length).roll(-int(kind.measure.removeprefix("offset_")), dims=1).tril()
     if kind.measure.startswith("column"):
         return (torch.arange(length) == int(kind.measure.removeprefix("column_"))).float().expand(length, length)
-    return getattr(masks, kind.measure)(tokens, torch.ones_like(tokens, dtype=torch.bool))[0].float()
+    return masks.TARGETS[kind.measure](batch_of([window], "text", "", "confirmation"))[0].float()
 
 
 def _best_start(on_target: Tensor) -> int:

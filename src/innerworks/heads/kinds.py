@@ -10,16 +10,19 @@ from typing import Literal
 
 OFFSETS = range(9)
 COLUMNS = range(9)
-CONTENT = ("duplicate", "induction")
+CONTENT = ("duplicate", "induction", "join", "join_far", "punctuation")
+APPLIES = ("duplicate", "induction", "join")  # rows where these have targets, or none: does the sink give way?
 
 #: Everything measured of a pattern, in the order of the arrays: attention mass per row, averaged over the rows that apply.
 MEASURES = (
     *(f"offset_{o}" for o in OFFSETS),
     *(f"column_{c}" for c in COLUMNS),
     *(name for kind in CONTENT for name in (kind, f"{kind}_swapped")),
+    "join_across",
+    *(f"sink_{where}_{kind}" for kind in APPLIES for where in ("off", "at")),
 )
 
-Null = Literal["pattern swap", "other offset", "other column"]
+Null = Literal["pattern swap", "other offset", "other column", "across words"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class Kind:
     floors: Mapping[str, float]  # material -> the effect that must be exceeded
     says: str
     source: str
+    also: Null | None = None  # a second null, which must be beaten, too
     causal: bool = False  # are rungs 2 and 3 tried?
 
 
@@ -104,6 +108,26 @@ KINDS: dict[str, Kind] = {
             says="looks at what followed the current token last time",
             source="Olsson et al. 2022, arXiv:2209.11895",
             causal=True,
+        ),
+        Kind(
+            behaviour="subword_joiner",
+            title="subword joiner",
+            measure="join",
+            null="pattern swap",
+            also="across words",
+            floors={"text": 0.10},
+            says="looks at earlier pieces of the same word",
+            source="Correia et al. 2019, arXiv:1909.00015",
+            causal=True,
+        ),
+        Kind(
+            behaviour="punctuation",
+            title="punctuation",
+            measure="punctuation",
+            null="pattern swap",
+            floors={"text": 0.10},
+            says="looks at earlier punctuation",
+            source="Clark et al. 2019, arXiv:1906.04341",
         ),
     )
 }

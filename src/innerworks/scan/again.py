@@ -7,7 +7,7 @@ import numpy as np
 
 from innerworks.atlas import Atlas, schema
 from innerworks.findings import Finding
-from innerworks.heads import decide, effect
+from innerworks.heads import decide, effect, seen
 from innerworks.heads.ablation import read_off, set_name
 from innerworks.heads.controls import Control
 from innerworks.scan.run import unpack
@@ -33,4 +33,4 @@ def decide_again(atlas: Atlas) -> list[Finding]:
         removed={name.removeprefix("removed/"): x for name, x in kept.items() if name.startswith("removed/")},
     )
     settings = atlas.manifest["settings"]
-    return effect.climb(decide.findings(table), bench, effect.Effort(**settings["effort"]), settings["seed"])
+    return effect.climb(seen.findings(table), bench, effect.Effort(**settings["effort"]), settings["seed"])

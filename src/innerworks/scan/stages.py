@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from innerworks.findings import Finding
-from innerworks.heads import ablation, decide, effect
+from innerworks.heads import ablation, decide, effect, seen
 from innerworks.heads.ablation import Ablations, Head, Rotated
 from innerworks.heads.kinds import KINDS
 from innerworks.heads.means import HeadMeans, reference
@@ -64,10 +64,10 @@ def ablate(
 
     recorded: ablations done before an interruption. after: called after each ablation.
     """
-    seen = decide.findings(table)
+    labels = seen.findings(table)
     references = {material: reference(model, current.states["head_means"], material) for material in ablation.MATERIALS}
     removed = {material: one.removed.numpy(force=True) for material, one in references.items()}
-    watchers = [label.head for label in effect.labels_of(seen) if label.behaviour == "induction"]
+    watchers = [label.head for label in effect.labels_of(labels) if label.behaviour == "induction"]
     trial = ablation.trial(model, reading, units=effort.units, text_tokens=effort.text_tokens, watchers=watchers)
     ablations = Ablations(model, trial, references, {} if recorded is None else recorded)
 
@@ -79,7 +79,7 @@ def ablate(
         return result
 
     bench = effect.Bench(without=without, strata=trial.strata, watchers=watchers, suspects=suspects(table), removed=removed)
-    findings = effect.climb(seen, bench, effort, seed)
+    findings = effect.climb(labels, bench, effort, seed)
     strata = {material: list(names) for material, names in trial.strata.items()}
     return Ablated(findings=findings, recorded=ablations.done, removed=removed, strata=strata, watchers=watchers)
 

@@ -84,6 +84,26 @@ BEHAVIOURS: dict[str, Behaviour] = {
             mark="triangle-up",
         ),
         Behaviour(
+            name="subword_joiner",
+            title="subword joiner",
+            says="looks at earlier pieces of the same word",
+            meaning="Tokenizers cut long and rare words into pieces. At a later piece such a head looks at the earlier ones, so "
+            "that the word can be known as a whole; elsewhere it looks no further back than others.",
+            source="Correia et al. 2019, arXiv:1909.00015",
+            colour="#8F4FBF",
+            mark="hexagon2",
+        ),
+        Behaviour(
+            name="punctuation",
+            title="punctuation",
+            says="looks at earlier punctuation",
+            meaning="Commas and full stops mark where clauses end; models also use them as places to rest, or to gather what a "
+            "sentence said.",
+            source="Clark et al. 2019, arXiv:1906.04341",
+            colour="#5F7A2E",
+            mark="x",
+        ),
+        Behaviour(
             name="offset_2",
             title="two back",
             says="looks two tokens back, whatever stands there",
@@ -121,6 +141,9 @@ RUNGS = {0: "measured", 1: "seen", 2: "necessary", 3: "selective"}
 #: measure -> how it is called
 MEASURES = {
     "attention": "attention",
+    "attention_across": "attention, against the same offsets across words",
+    "attention_far": "attention to pieces that are no neighbour",
+    "sink_contrast": "rest on the first token that gives way",
     "harm": "harm alone",
     "joint_harm": "harm jointly",
     "marginal_harm": "its share of the joint harm",

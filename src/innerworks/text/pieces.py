@@ -22,6 +22,16 @@ def word_of_each_character(text: str) -> list[int | None]:
     return words
 
 
+def kind_of_each_token(text: str, offsets: Sequence[tuple[int, int]]) -> list[str | None]:
+    """What each token's first visible character is: letter, digit or other (a mark); None for special tokens and blanks.
+
+    >>> kind_of_each_token("ab, 1", [(0, 2), (2, 3), (3, 5)])
+    ['letter', 'other', 'digit']
+    """
+    kinds = (next((kind for kind in map(_kind, text[start:end]) if kind != "space"), None) for start, end in offsets)
+    return list(kinds)
+
+
 def word_of_each_token(text: str, offsets: Sequence[tuple[int, int]]) -> list[int | None]:
     """The word that each token belongs to: that of its first visible character; None for special tokens and blanks.
 

@@ -6,7 +6,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from innerworks.errors import TextError
 from innerworks.stats import CONSTANTS, Half, deal_halves
 from innerworks.text.corpus import Corpus
-from innerworks.text.pieces import word_of_each_token
+from innerworks.text.pieces import kind_of_each_token, word_of_each_token
 from innerworks.text.repeats import LENGTH, ordinary_tokens, random_repeats
 
 WINDOW = 256  # tokens
@@ -43,6 +43,7 @@ class Window:
     unit: int
     tokens: tuple[int, ...]
     words: tuple[int | None, ...]  # the word each token is a piece of
+    kinds: tuple[str | None, ...]  # letter, digit or other, by the token's first visible character
     alike: int
 
 
@@ -52,6 +53,8 @@ class TextBatch:
 
     tokens: Int[Tensor, "batch seq"]
     mask: Bool[Tensor, "batch seq"]
+    words: Int[Tensor, "batch seq"]  # the word of letters that each token is a piece of; -1 for none
+    marks: Bool[Tensor, "batch seq"]  # punctuation and the like
     units: Int[Tensor, " batch"]
     alike: Int[Tensor, " batch"]
     material: str
@@ -64,8 +67,9 @@ class TextBatch:
         return int(self.mask.sum())
 
     def to(self, device: torch.device) -> "TextBatch":
-        """Move tokens, mask and likeness to a device; unit numbers stay, since sums are kept on the CPU."""
-        return replace(self, tokens=self.tokens.to(device), mask=self.mask.to(device), alike=self.alike.to(device))
+        """Move everything to a device but unit numbers, since sums are kept on the CPU."""
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "mask", "words", "marks", "alike")}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +96,36 @@ class Reading:
             if unit.half == half:
                 groups[unit.material, unit.stratum].append(window)
         return [
-            self._batch(windows, material, stratum, half)
+            batch_of(windows, material, stratum, half)
             for (material, stratum), group in groups.items()
             for windows in _even_parts(group, size)
         ]
 
-    def _batch(self, windows: list[Window], material: str, stratum: str, half: Half) -> TextBatch:
-        longest = max(len(window.tokens) for window in windows)
-        padded = [[*window.tokens, *[0] * (longest - len(window.tokens))] for window in windows]
-        lengths = torch.tensor([len(window.tokens) for window in windows])
-        return TextBatch(
-            tokens=torch.tensor(padded),
-            mask=torch.arange(longest) < lengths[:, None],
-            units=torch.tensor([window.unit for window in windows]),
-            alike=torch.tensor([window.alike for window in windows]),
-            material=material,
-            stratum=stratum,
-            half=half,
-        )
+
+def batch_of(windows: Sequence[Window], material: str, stratum: str, half: Half) -> TextBatch:
+    """Put windows into a batch, padded on the right."""
+    longest = max(len(window.tokens) for window in windows)
+    words = [[_letters(word, kind) for word, kind in zip(one.words, one.kinds, strict=True)] for one in windows]
+    lengths = torch.tensor([len(window.tokens) for window in windows])
+    return TextBatch(
+        tokens=_padded([window.tokens for window in windows], longest, 0),
+        mask=torch.arange(longest) < lengths[:, None],
+        words=_padded(words, longest, -1),
+        marks=_padded([[kind == "other" for kind in window.kinds] for window in windows], longest, 0).bool(),
+        units=torch.tensor([window.unit for window in windows]),
+        alike=torch.tensor([window.alike for window in windows]),
+        material=material,
+        stratum=stratum,
+        half=half,
+    )
+
+
+def _letters(word: int | None, kind: str | None) -> int:
+    return word if word is not None and kind == "letter" else -1
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> Int[Tensor, "batch seq"]:
+    return torch.tensor([[*row, *[filler] * (length - len(row))] for row in rows])
 
 
 def read(
@@ -132,7 +148,8 @@ def read(
     units, windows = list(text_units), list(text_windows)
     for i, repeat in enumerate(repeats):
         tokens = (*opening, *repeat.tokens)
-        windows.append(Window(unit=len(units), tokens=tokens, words=(None,) * len(tokens), alike=repeat.gap))
+        nothing = (None,) * len(tokens)
+        windows.append(Window(unit=len(units), tokens=tokens, words=nothing, kinds=nothing, alike=repeat.gap))
         units.append(Unit(id=f"random/{i:02d}", stratum="random", material="random", half=halves[i]))
     return Reading(units=tuple(units), windows=tuple(windows))
 
@@ -160,8 +177,8 @@ def _documents(
     rank: dict[int, int] = defaultdict(int)  # windows of a unit so far: neighbours in a batch are of different units
     for document in corpus.documents:
         unit = number[document.unit]
-        for tokens, words in _windows(document.text, tokenizer, opening, window):
-            by_rank.append((rank[unit], unit, Window(unit=unit, tokens=tokens, words=words, alike=unit)))
+        for tokens, words, kinds in _windows(document.text, tokenizer, opening, window):
+            by_rank.append((rank[unit], unit, Window(unit=unit, tokens=tokens, words=words, kinds=kinds, alike=unit)))
             rank[unit] += 1
     by_rank.sort(key=lambda entry: entry[:2])
     return units, [entry[2] for entry in by_rank]
@@ -169,20 +186,22 @@ def _documents(
 
 def _windows(
     text: str, tokenizer: PreTrainedTokenizerBase, opening: tuple[int, ...], window: int
-) -> Iterator[tuple[tuple[int, ...], tuple[int | None, ...]]]:
+) -> Iterator[tuple[tuple[int, ...], tuple[int | None, ...], tuple[str | None, ...]]]:
     if not tokenizer.is_fast:
         raise TextError(
             f"{type(tokenizer).__name__} cannot say which characters its tokens cover (no offsets). "
             "Use the fast tokenizer of this model: a folder with tokenizer.json, or AutoTokenizer with use_fast=True."
         )
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids, words = encoded["input_ids"], word_of_each_token(text, encoded["offset_mapping"])
+    ids, places = encoded["input_ids"], encoded["offset_mapping"]
+    words, kinds = word_of_each_token(text, places), kind_of_each_token(text, places)
     room = window - len(opening)
     for start in range(0, len(ids), room):
         part = slice(start, start + room)
         if start and len(ids[part]) < SHORTEST:
             return
-        yield (*opening, *ids[part]), (*[None] * len(opening), *words[part])
+        before = [None] * len(opening)
+        yield (*opening, *ids[part]), (*before, *words[part]), (*before, *kinds[part])
 
 
 def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
