@@ -595,3 +595,14 @@ def test_with_its_scale_frozen_the_final_norm_is_linear(tiny_model, tokens, fami
     testing.assert_close(moved[1.0], moved[100.0], atol=2e-4, rtol=1e-3)
     free = model.run(tokens, edit=steer(last, vector, 100.0, positions="all"))
     assert ((model.readout(free.final, capped=False) - before) / 100 - moved[1.0]).abs().max() > 1e-2
+
+
+def test_a_norm_cannot_be_made_to_divide_by_nothing(tiny_model, tokens):
+    with pytest.raises(UsageError, match="divides by it"):
+        tiny_model("llama").run(tokens, edit=[ablate("L1.attn_norm_scale", "zero")])
+
+
+@pytest.mark.parametrize("kind", ["norm_scale", "embed", "zz"])
+def test_a_mean_is_over_activations_of_layers(tiny_model, kind):
+    with pytest.raises(UnknownSite, match="no activation of layers"):
+        tiny_model("llama").mean(["the cat sat"], kinds=(kind,))

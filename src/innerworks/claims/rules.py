@@ -56,7 +56,10 @@ def more(
     at_least: int = 1,
     which: Callable[["polars.DataFrame"], "polars.DataFrame"] | None = None,
 ) -> Clause:
-    """Does an effect exceed its floor: for at least so many rows of a measure, on their 95 % interval?"""
+    """Does an effect exceed its floor, for at least so many rows of a measure?
+
+    Yes: those with q <= .05 above the floor, or by the 95 % interval where no q was computed. No: every interval lies below it.
+    """
 
     def ask(findings: "polars.DataFrame") -> Evidence:
         import polars as pl
@@ -65,7 +68,10 @@ def more(
         rows = rows if which is None else which(rows)
         if rows.is_empty():
             return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
-        above = rows.filter(pl.col("effect_low") > pl.col("floor"))
+        sure = (
+            pl.when(pl.col("q").is_null()).then(pl.col("effect_low") > pl.col("floor")).otherwise(pl.col("q") <= CONSTANTS.level)
+        )
+        above = rows.filter(sure & (pl.col("effect") > pl.col("floor")))
         below = rows.filter(pl.col("effect_high") < pl.col("floor"))
         best = rows.sort("effect", descending=True).row(0, named=True)
         answer: Answer = "yes" if len(above) >= at_least else "no" if len(rows) - len(below) < at_least else "open"

@@ -134,8 +134,9 @@ def _compared(model: "Model", corpus: str, limit: int, cache: int) -> "Streaming
     model.run(torch.tensor([texts[0].tokens[:cache]]), logits="last")
     seconds = (perf_counter() - began) / cache * (SLOWER * streamed + recomputed)
     errors.print(
-        f"{len(WAYS)} ways of keeping {cache} tokens, on {len(texts)} texts of {len(texts[0].tokens)}: {streamed:,} tokens one by "
-        f"one and {recomputed:,} in whole windows, about {max(1, round(seconds / 60))} minutes here"
+        f"{len(WAYS)} ways of keeping {cache} tokens, on {len(texts)} texts of {len(texts[0].tokens)}: {streamed:,} tokens one "
+        f"by one and {recomputed:,} in whole windows, about {max(1, round(seconds / 60))} min here",
+        soft_wrap=True,
     )
     with ScanProgress() as bar:
         return streaming_losses(
@@ -183,20 +184,19 @@ def _beyond(losses: "StreamingLosses", way: str) -> dict[str, float]:
 def _table(losses: "StreamingLosses") -> Any:
     from math import exp
 
+    from rich.markup import escape
     from rich.table import Table
 
     from innerworks.heads.streaming import findings
 
     table = Table(box=None, pad_edge=False, title=f"Each way keeps {losses.cache} tokens", title_justify="left")
-    for name in ("way", "loss (nats)", "95 % interval", "perplexity", "beyond recomputation", "95 % interval"):
-        table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
+    for name in ("way", "nats [95 %]", "perplexity", "beyond recomputation [95 %]"):
+        table.add_column(escape(name), justify="left" if name == "way" else "right", no_wrap=True)
     for row in findings(losses):
         if row.target is None:
             continue
-        more = _beyond(losses, row.target)
-        beyond = (
-            ("", "") if row.target == "recomputation" else (f"{more['nats']:+.3f}", f"{more['low']:+.3f} to {more['high']:+.3f}")
-        )
-        interval = f"{row.effect_low:.3f} to {row.effect_high:.3f}"
-        table.add_row(row.target.replace("_", " "), f"{row.value:.3f}", interval, f"{exp(row.value):.1f}", *beyond)
+        more, reference = _beyond(losses, row.target), row.target == "recomputation"
+        beyond = "" if reference else f"{more['nats']:+.3f} [{more['low']:+.3f}, {more['high']:+.3f}]"
+        interval = f"{row.value:.3f} [{row.effect_low:.3f}, {row.effect_high:.3f}]"
+        table.add_row(row.target.replace("_", " "), escape(interval), f"{exp(row.value):.1f}", escape(beyond))
     return table

@@ -114,7 +114,7 @@ def _rows(batch: TextBatch) -> dict[str, Bool[Tensor, "batch seq"]]:
         }
     before = next_copies.any(dim=2)
     ends = (batch.words >= 0) & (batch.words != batch.words.roll(-1, dims=1))  # the last piece of a word
-    joined = masks.join(batch.words).any(dim=2)
+    joined = masks.same_word(batch.words).any(dim=2)
     return {
         "repeated_loss": before & followed,
         "fresh_loss": ~before & followed,

@@ -13,7 +13,6 @@ from innerworks.stats import CONSTANTS
 from innerworks.text import TextBatch
 
 Targets = Bool[Tensor, "batch seq key"]
-FARTHEST_PIECE = 8  # tokens back that are compared across words
 
 
 def same_token(tokens: Int[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq key"]:
@@ -32,10 +31,15 @@ def induction(tokens: Int[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"])
     return _countable(same_token(tokens, mask).roll(1, dims=-1).tril(diagonal=-1))
 
 
+def same_word(words: Int[Tensor, "batch seq"]) -> Targets:
+    """Is the key an earlier piece of the query's word? Every earlier place counts here, the first one included."""
+    same = (words[:, :, None] == words[:, None, :]) & (words >= 0)[:, :, None]
+    return same.tril(diagonal=-1)
+
+
 def join(words: Int[Tensor, "batch seq"]) -> Targets:
     """Earlier pieces of the same word: `word[key] == word[query]`, key < query."""
-    same = (words[:, :, None] == words[:, None, :]) & (words >= 0)[:, :, None]
-    return _countable(same.tril(diagonal=-1))
+    return _countable(same_word(words))
 
 
 def punctuation(marks: Bool[Tensor, "batch seq"]) -> Targets:
@@ -63,7 +67,7 @@ def across_words(batch: TextBatch) -> Float[Tensor, "batch seq key"]:
     joining = pieces.any(dim=2)
     share = joining.sum(dim=1).clamp(min=1)
     weights = torch.zeros(pieces.shape, device=pieces.device)
-    for offset in range(1, min(FARTHEST_PIECE, pieces.shape[1] - 1) + 1):
+    for offset in range(1, pieces.shape[1]):
         at = pieces.diagonal(-offset, dim1=1, dim2=2).sum(dim=1) / share
         weights.diagonal(-offset, dim1=1, dim2=2)[:] = at[:, None]
     weights[:, :, 0] = 0.0

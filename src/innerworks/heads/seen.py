@@ -4,11 +4,11 @@ A function of the masses by unit that every atlas keeps, so all of it can be dec
 """
 
 from innerworks.findings import Finding
-from innerworks.heads import decide, sinks
+from innerworks.heads import decide, joiners, sinks
 from innerworks.heads.decide import HeadsByUnit
 
 
 def findings(table: HeadsByUnit) -> list[Finding]:
-    """Labels of all kinds, and whether labelled heads rest where they have nothing to look at."""
+    """Labels of all kinds, how far joiners look, and whether labelled heads rest where they have nothing to look at."""
     labels = decide.findings(table)
-    return [*labels, *sinks.findings(table, labels)]
+    return [*labels, *joiners.findings(table, labels), *sinks.findings(table, labels)]

@@ -16,7 +16,7 @@ from innerworks.findings import Finding
 from innerworks.heads.decide import HeadsByUnit
 from innerworks.heads.kinds import APPLIES, KINDS
 from innerworks.sites import head_site
-from innerworks.stats import CONSTANTS, Estimate, adjust, estimate
+from innerworks.stats import Estimate, adjust, estimate
 
 FLOOR = 0.05  # of attention mass, fixed before any model was seen
 
@@ -73,5 +73,4 @@ def _row(behaviour: str, layer: int | None, head: int | None, found: Estimate, o
         p=float(found.p_above(FLOOR)),
         mde=float(found.mde(FLOOR)),
         q=q,
-        rung=int(q <= CONSTANTS.level),
     )

@@ -116,6 +116,10 @@ def _norm_scale(model: "Model", call: Call, kind: str, layer: int) -> RemovableH
         wanted = call.at(kind, layer, seen, only_edits=beside)
         if wanted is seen and not scale.requires_grad:
             return None
+        if not bool((wanted > 0).all()):
+            raise UsageError(
+                f"{model.site((kind, layer))} was edited to zero or below, but a norm divides by it. Give positive values."
+            )
         return rescaled(norm, output, scale, wanted.flatten(0, 1) if flat else wanted)  # so that gradients reach the scale
 
     return module.register_forward_hook(hook)

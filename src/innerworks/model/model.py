@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from innerworks.errors import UnknownSite, UnsupportedModel, UsageError
+from innerworks.errors import UnknownSite, UnsupportedModel, UsageError, near_misses
 from innerworks.model import attention, experts, transformer_lens
 from innerworks.model.adapters import adapter_for
 from innerworks.model.anatomy import Anatomy, anatomy_of, find
@@ -24,7 +24,7 @@ from innerworks.model.resume import first_token
 from innerworks.model.run import Logits, Run, Watch, run, switches
 from innerworks.model.tokens import tokenize
 from innerworks.model.weights import Weights
-from innerworks.sites import INPUTS, Site
+from innerworks.sites import INPUTS, LAYER_KINDS, Site
 
 _LOCKS: WeakKeyDictionary[PreTrainedModel, threading.RLock] = WeakKeyDictionary()  # pyright: ignore[reportInvalidTypeForm]
 OWN_CODE = ("q", "k", "v", "scores", *INPUTS)  # what attention code of a family's own does not show
@@ -335,6 +335,8 @@ class Model:
         if over_keys:
             raise UsageError(f"There is no mean {over_keys[0]} over texts: its keys are other tokens in every text.")
         for kind in kinds:
+            if kind not in LAYER_KINDS:
+                raise UnknownSite(f"{kind!r} is no activation of layers.{near_misses(kind, LAYER_KINDS)}")
             if not self.sites(kind):
                 raise UnknownSite(f"There is no {kind} in {self.name}: {self.lacks(kind, 0)}.")
         total: dict[str, Tensor] = {}

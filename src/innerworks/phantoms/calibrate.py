@@ -40,6 +40,8 @@ SHORT = {
     "first_token": "first",
     "duplicate_token": "dupl",
     "induction": "induct",
+    "subword_joiner": "joiner",
+    "punctuation": "punct",
 }
 PLAIN: dict[str, Any] = {"title_justify": "left", "box": None, "pad_edge": False}
 

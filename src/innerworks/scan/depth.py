@@ -28,7 +28,7 @@ DEPTHS = {
     for depth in (
         Depth(
             name="quick",
-            says="8 documents per domain (80 in all where domains are few); the strongest labels of the three kinds tested by "
+            says="8 documents per domain (80 in all where domains are few); the strongest labels of the four kinds tested by "
             "ablation, 10 in all, each alone, against 20 shared controls",
             per_domain=8,
             effort=Effort(candidates=10, shared_controls=True, joint=False, units={"random": 16, "text": 12}, text_tokens=64),

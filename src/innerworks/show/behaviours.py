@@ -150,6 +150,9 @@ MEASURES = {
     "collateral": "harm elsewhere",
 }
 
+#: what is read off patterns; every other measure is of an ablation
+SEEN = ("attention", "attention_across", "attention_far", "sink_contrast")
+
 #: material -> how it is called
 MATERIALS = {"text": "real text", "random": "random tokens"}
 

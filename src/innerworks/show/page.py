@@ -115,10 +115,11 @@ def _scores(measured: Sequence[Head]) -> Table:
     title = "Attention (n = " + ", ".join(f"{n} on {word(material)}" for material, n in units.items()) + ")"
     table = _table(title, ("behaviour", "on", "score", "null", "effect [95 %]", "floor", "q"), words=2)
     for head in measured:
-        for material, score in head.attention.items():
+        for score in head.seen:
+            across = "" if score.measure == "attention" else f", {word(score.measure).removeprefix('attention, ')}"
             table.add_row(
-                Text(behaviour_of(head.behaviour).title),
-                Text(material),
+                Text(behaviour_of(head.behaviour).title + across),
+                Text(score.material),
                 numbers.number(score.value),
                 numbers.number(score.null),
                 Text(numbers.estimate(score.effect, score.low, score.high)),

@@ -13,9 +13,9 @@ import polars as pl
 
 from innerworks.atlas import Atlas
 from innerworks.show import numbers
-from innerworks.show.behaviours import MEASURES, Behaviour, in_order, word
+from innerworks.show.behaviours import MEASURES, SEEN, Behaviour, in_order, word
 
-CAUSAL = tuple(measure for measure in MEASURES if measure != "attention")
+CAUSAL = tuple(measure for measure in MEASURES if measure not in SEEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,18 @@ class Head:
     q: float | None
     note: str
     attention: dict[str, Score]  # by material
+    further: tuple[Score, ...]  # the same against further nulls, and what else its pattern shows
     causal: tuple[Score, ...]
 
     @property
+    def seen(self) -> tuple[Score, ...]:
+        """All that is read off its pattern."""
+        return (*self.attention.values(), *self.further)
+
+    @property
     def strength(self) -> float:
-        """The effect in units of its floor, on the material where that is smallest: above 1 it stands out."""
-        ratios = [one.effect / one.floor for one in self.attention.values() if numbers.known(one.effect) and one.floor]
+        """The effect in units of its floor, on the material and against the null where that is smallest: above 1 it stands out."""
+        ratios = [one.effect / one.floor for one in self.seen if numbers.known(one.effect) and one.floor]
         return min(ratios, default=0.0)
 
     def harm(self, measure: str) -> Score | None:
@@ -108,7 +114,7 @@ class Verdict:
     @property
     def undecided(self) -> str:
         """Why nothing could be decided (too few documents), or nothing."""
-        notes = [score.note for head in self.heads for score in head.attention.values() if "not decided" in score.note]
+        notes = [score.note for head in self.heads for score in head.seen if "not decided" in score.note]
         return notes[0] if notes and not self.labels else ""
 
     @property
@@ -116,7 +122,7 @@ class Verdict:
         """By material, the effect that would have been found in any of the heads (the largest `mde`)."""
         found: dict[str, list[float]] = defaultdict(list)
         for head in self.heads:
-            for score in head.attention.values():
+            for score in head.seen:
                 if score.mde is not None and numbers.known(score.mde):
                     found[score.material].append(score.mde)
         return {material: max(values) for material, values in found.items() if values}
@@ -124,7 +130,8 @@ class Verdict:
 
 def verdicts(findings: pl.DataFrame) -> list[Verdict]:
     """Gather the findings about heads by behaviour, in the order in which they are told."""
-    about_heads = findings.filter(pl.col("chapter") == "heads")
+    labelled = findings.filter((pl.col("chapter") == "heads") & (pl.col("measure") == "attention"))["behaviour"].unique()
+    about_heads = findings.filter(pl.col("behaviour").is_in(labelled))
     rows: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     for row in about_heads.iter_rows(named=True):
         rows[row["behaviour"]][row["site"]].append(row)
@@ -150,7 +157,8 @@ def _head(behaviour: str, site: str, rows: Sequence[dict]) -> Head:
         q=first["q"] if labels else None,
         note=first["note"] if labels else "",
         attention={score.material: score for score in scores if score.measure == "attention"},
-        causal=tuple(score for score in scores if score.measure != "attention"),
+        further=tuple(score for score in scores if score.measure in SEEN and score.measure != "attention"),
+        causal=tuple(score for score in scores if score.measure not in SEEN),
     )
 
 

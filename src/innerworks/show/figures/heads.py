@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from innerworks.show import numbers
-from innerworks.show.behaviours import RUNGS, Behaviour, behaviour_of, word
+from innerworks.show.behaviours import RUNGS, SEEN, Behaviour, behaviour_of, word
 from innerworks.show.tokens import visible
 from innerworks.show.verdicts import Head, Score, Verdict, verdicts
 
@@ -160,7 +160,7 @@ def effects(
     scored = [(head, score) for head, score in _scores(found, material, measure) if numbers.known(score.effect)]
     scored.sort(key=lambda pair: (pair[0].rung < 1, -pair[1].effect))
     scored = _once_per_group(scored) if measure == "joint_harm" else scored
-    named = len(scored) if measure != "attention" else sum(head.rung >= 1 for head, _ in scored)
+    named = len(scored) if measure not in SEEN else sum(head.rung >= 1 for head, _ in scored)
     shown, rest = scored[: min(most, named)], scored[min(most, named) :]
     rows = len(shown) + bool(rest)
     figure = go.Figure()
@@ -184,9 +184,8 @@ def effects(
 
 def _scores(found: Sequence[Verdict], material: str, measure: str) -> list[tuple[Head, Score]]:
     heads = [head for verdict in found for head in (*verdict.heads, *verdict.groups)]
-    if measure == "attention":
-        return [(head, head.attention[material]) for head in heads if material in head.attention]
-    return [(head, score) for head in heads for score in head.causal if (score.measure, score.material) == (measure, material)]
+    scores = [(head, score) for head in heads for score in (*head.seen, *head.causal)]
+    return [(head, score) for head, score in scores if (score.measure, score.material) == (measure, material)]
 
 
 def _once_per_group(scored: Sequence[tuple[Head, Score]]) -> list[tuple[Head, Score]]:
@@ -200,7 +199,7 @@ def _once_per_group(scored: Sequence[tuple[Head, Score]]) -> list[tuple[Head, Sc
 
 def _axis_title(measure: str, scored: Sequence[tuple[Head, Score]]) -> str:
     unit = " or ".join(sorted({score.unit for _, score in scored}))
-    what = {"attention": "score − null", "collateral": "harm elsewhere"}.get(measure, "harm − controls")
+    what = "harm elsewhere" if measure == "collateral" else "score − null" if measure in SEEN else "harm − controls"
     return f"{what} ({unit})" if unit else what
 
 

@@ -9,10 +9,11 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from innerworks.atlas import Atlas, Example
-from innerworks.show import numbers, verdicts
+from innerworks.show import ledger, numbers, verdicts
 from innerworks.show.behaviours import MEASURES, Behaviour, word
 from innerworks.show.examples import Link, strongest
 from innerworks.show.figures import heads as figures
+from innerworks.show.ledger import Entry
 from innerworks.show.report import provenance, tables
 from innerworks.show.verdicts import Verdict
 
@@ -79,6 +80,8 @@ class Page:
     every: Markup  # all heads x behaviours, as JSON for the script
     behaviours: tuple[Behaviour, ...]
     heads: int
+    ledger: tuple[Entry, ...]
+    ledger_headline: str
     settings: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     certificate: tuple[tuple[str, str, str, bool], ...]
 
@@ -99,6 +102,8 @@ def content(atlas: Atlas) -> Page:
         every=embedded(tables.every(found)),
         behaviours=tuple(verdict.behaviour for verdict in found),
         heads=len({head.site for verdict in found for head in verdict.heads}),
+        ledger=tuple(ledger.entries(atlas)),
+        ledger_headline=ledger.headline(atlas),
         settings=provenance.settings(atlas.manifest),
         certificate=provenance.certificate(atlas.manifest),
     )
@@ -129,7 +134,7 @@ def _map(atlas: Atlas, found: Sequence[Verdict]) -> Figure:
 
 def _effects(atlas: Atlas, verdict: Verdict) -> tuple[Figure, ...]:
     """One figure per measure and material, in the order in which things are decided."""
-    scores = [score for head in verdict.heads for score in (*head.attention.values(), *head.causal)]
+    scores = [score for head in verdict.heads for score in (*head.seen, *head.causal)]
     scores += [score for group in verdict.groups for score in group.causal]
     result = []
     for measure in MEASURES:

@@ -53,10 +53,13 @@ def groups(columns: Sequence[Column]) -> list[Group]:
 def labels(verdict: Verdict) -> Table:
     """One row per label: what was scored, and what ablating the head did."""
     materials = list(dict.fromkeys(material for head in verdict.labels for material in head.attention))
+    further = {(one.measure, one.material): one for head in verdict.labels for one in head.further}
     measures = [measure for measure in verdicts.CAUSAL if any(head.harm(measure) for head in verdict.labels)]
     columns = [Column(title="head", numeric=False), Column(title="rung")]
     for material in materials:
         columns += [Column(title=title, group=_group(verdict, material)) for title in ("score", "null", "effect [95 %]")]
+    for one in further.values():
+        columns += [Column(title=title, group=_against([one])) for title in ("score", "null", "effect [95 %]")]
     columns.append(Column(title="q"))
     columns += [_harm_column(verdict.labels, measure) for measure in measures]
     noted = any(head.note for head in verdict.labels)
@@ -66,17 +69,22 @@ def labels(verdict: Verdict) -> Table:
         cells = [_site(head), _rung(head)]
         for material in materials:
             cells += _attention(head.attention.get(material))
+        for key in further:
+            cells += _attention(next((one for one in head.further if (one.measure, one.material) == key), None))
         cells += [_q(head.q), *(_effect(head.harm(measure)) for measure in measures)]
         rows.append((*cells, *([Cell(text=head.note, key=head.note)] if noted else [])))
     return Table(caption=f"Every {verdict.behaviour.title} label", columns=tuple(columns), rows=tuple(rows))
 
 
 def _group(verdict: Verdict, material: str) -> str:
-    scores = [head.attention[material] for head in verdict.labels if material in head.attention]
+    return _against([head.attention[material] for head in verdict.labels if material in head.attention])
+
+
+def _against(scores: Sequence[Score]) -> str:
     floors = " to ".join(
         numbers.constant(floor) for floor in sorted({min(s.floor for s in scores), max(s.floor for s in scores)})
     )
-    return f"{word(material)}: floor {floors}, null: {scores[0].null_kind}, n\u00a0=\u00a0{scores[0].n}"
+    return f"{word(scores[0].material)}: floor {floors}, null: {scores[0].null_kind}, n\u00a0=\u00a0{scores[0].n}"
 
 
 def _harm_column(labels: Sequence[Head], measure: str) -> Column:

@@ -1,0 +1,33 @@
+"""Streaming: a few sink tokens and the latest ones are all that a model needs to keep to go on without end."""
+
+from innerworks.heads.streaming.cache import RollingCache, RollingLayer, advance
+from innerworks.heads.streaming.generate import Token, stream
+from innerworks.heads.streaming.losses import (
+    WAYS,
+    StreamingLosses,
+    StreamText,
+    Way,
+    cost,
+    streaming_losses,
+    texts_of,
+)
+from innerworks.heads.streaming.rotation import Rotation, rotations
+from innerworks.heads.streaming.rows import findings
+
+__all__ = [
+    "WAYS",
+    "RollingCache",
+    "RollingLayer",
+    "Rotation",
+    "StreamText",
+    "StreamingLosses",
+    "Token",
+    "Way",
+    "advance",
+    "cost",
+    "findings",
+    "rotations",
+    "stream",
+    "streaming_losses",
+    "texts_of",
+]
