@@ -8,11 +8,13 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
 from innerworks.errors import TextError, UsageError, near_misses
+from innerworks.text.conllu import read_conllu
+from innerworks.text.trees import Tree, builtin_trees
 
 DOMAINS = ("news", "fiction", "science", "dialogue", "history", "french", "german", "spanish", "python", "mathematics")
 SEPARATOR = "%%"  # a line of its own between documents of a .txt file
@@ -29,6 +31,7 @@ class Document:
     text: str
     domain: str = "text"
     group: str | None = None
+    trees: tuple[Tree, ...] = field(default=(), repr=False)  # its sentences, where their syntax is known
 
     @property
     def unit(self) -> str:
@@ -50,7 +53,9 @@ class Corpus:
 
         `builtin`: 10 domains x 16 documents of 150-250 tokens. `builtin:long`: 8 documents of 1,200 tokens and more.
         `file:PATH`: a .jsonl file (a JSON object with `text` per line, and if you like `id`, `domain`, `group`), a .txt
-        file (documents separated by lines of `%%`), or a folder of .txt files (one document each).
+        file (documents separated by lines of `%%`), a folder of .txt files (one document each), or a .conllu treebank.
+
+        The syntax of the English domains of `builtin` and of a treebank is known: see `syntax.py`.
         """
         if isinstance(name, Corpus):
             return name
@@ -75,8 +80,8 @@ class Corpus:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over ids, domains, groups and texts: what exactly was read."""
-        content = [[d.id, d.domain, d.group, d.text] for d in self.documents]
+        """SHA-256 over ids, domains, groups, texts and trees: what exactly was read."""
+        content = [[d.id, d.domain, d.group, d.text, *[[t.spans, t.heads, t.relations] for t in d.trees]] for d in self.documents]
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def sample(self, per_domain: int) -> "Corpus":
@@ -94,7 +99,9 @@ class Corpus:
 
 def _builtin(domain: str) -> list[Document]:
     text = (files("innerworks.text") / "builtin" / f"{domain}.txt").read_text(encoding="utf-8")
-    return [Document(id=f"{domain}/{i:02d}", text=one, domain=domain) for i, one in enumerate(_split(text))]
+    texts = {f"{domain}/{i:02d}": one for i, one in enumerate(_split(text))}
+    trees = builtin_trees(domain, texts)
+    return [Document(id=id, text=one, domain=domain, trees=trees.get(id, ())) for id, one in texts.items()]
 
 
 def _split(text: str) -> list[str]:
@@ -109,9 +116,11 @@ def _read(path: Path) -> list[Document]:
             return list(_json_lines(path))
         if path.suffix == ".txt":
             return [Document(id=f"{path.stem}/{i}", text=one) for i, one in enumerate(_split(_utf8(path)))]
+        if path.suffix == ".conllu":
+            return [Document(id=id, text=text, trees=trees) for id, text, trees in read_conllu(path, _utf8(path))]
     except FileNotFoundError as error:
         raise TextError(f"There is no file {path}.") from error
-    raise TextError(f"{path}: what can be read is .jsonl, .txt, or a folder of .txt files.")
+    raise TextError(f"{path}: what can be read is .jsonl, .txt, or a folder of .txt files; and .conllu, for gold syntax.")
 
 
 def _utf8(path: Path) -> str:

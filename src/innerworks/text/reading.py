@@ -111,7 +111,7 @@ def batch_of(windows: Sequence[Window], material: str, stratum: str, half: Half)
         tokens=_padded([window.tokens for window in windows], longest, 0),
         mask=torch.arange(longest) < lengths[:, None],
         words=_padded(words, longest, -1),
-        marks=_padded([[kind == "other" for kind in window.kinds] for window in windows], longest, 0).bool(),
+        marks=_padded([[int(kind == "other") for kind in window.kinds] for window in windows], longest, 0).bool(),
         units=torch.tensor([window.unit for window in windows]),
         alike=torch.tensor([window.alike for window in windows]),
         material=material,
