@@ -36,9 +36,15 @@ def main() -> None:
     model = iw.load(asked.model)
     tokens = torch.randint(model.anatomy.vocab, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
     clean = model.run(tokens, keep="resume", logits="none")
-    ratios = {name: measure(model, tokens, way, pairs=asked.pairs) for name, way in ways(model, clean).items()}
-    result = {name: {"forwards": round(ratio, 3), "budget": BUDGET.get(name)} for name, ratio in ratios.items()}
-    print(json.dumps(result) if asked.json else table(model, result, asked.pairs, asked.threads))
+    if not asked.json:
+        print(heading(model, asked.pairs, asked.threads), flush=True)
+    result: dict[str, dict[str, float | None]] = {}
+    for name, way in ways(model, clean).items():
+        result[name] = {"forwards": round(measure(model, tokens, way, pairs=asked.pairs), 3), "budget": BUDGET.get(name)}
+        if not asked.json:
+            print(line(name, result[name]), flush=True)
+    if asked.json:
+        print(json.dumps(result))
     raise SystemExit(any(one["budget"] is not None and one["forwards"] > one["budget"] for one in result.values()))
 
 
@@ -59,8 +65,8 @@ def ways(model: Model, clean: Run) -> dict[str, Callable[[int], int]]:
         "last": lambda layer: one(layer, "last"),
         "all": lambda layer: one(layer, "all"),
         "last position": lambda layer: one(layer, "last", positions=last),
-        "last, a layer's heads together": lambda layer: together(layer),
-        "last position, a layer's heads together": lambda layer: together(layer, positions=last),
+        "last, the heads of a layer together": lambda layer: together(layer),
+        "last position, the heads of a layer together": lambda layer: together(layer, positions=last),
     }
 
 
@@ -89,13 +95,17 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def table(model: Model, result: dict[str, dict[str, float | None]], pairs: int, threads: int) -> str:
-    """The ratios in words."""
-    lines = [f"One exact ablation of a head of {model.name}, {BATCH} x {LENGTH} tokens, in plain forwards"]
-    lines += [f"(median of {pairs} alternated pairs, averaged over {model.anatomy.layers} layers, {threads} threads)"]
-    for name, one in result.items():
-        lines.append(f"  {name:<42} {one['forwards']:.3f}" + (f"  (at most {one['budget']})" if one["budget"] else ""))
-    return "\n".join(lines)
+def heading(model: Model, pairs: int, threads: int) -> str:
+    """What the numbers are."""
+    return (
+        f"One exact ablation of a head of {model.name}, {BATCH} x {LENGTH} tokens, in plain forwards\n"
+        f"(median of {pairs} alternated pairs, averaged over {model.anatomy.layers} layers, {threads} threads)"
+    )
+
+
+def line(name: str, one: dict[str, float | None]) -> str:
+    """One ratio in words."""
+    return f"  {name:<42} {one['forwards']:.3f}" + (f"  (at most {one['budget']})" if one["budget"] else "")
 
 
 if __name__ == "__main__":
