@@ -3,10 +3,23 @@
 What each clause reads: a behaviour and a measure of `findings.parquet`. A clause whose rows an atlas does not hold is open.
 """
 
+from typing import TYPE_CHECKING
+
 from innerworks.claims.claim import Claim
 from innerworks.claims.rules import both, more, some
 
+if TYPE_CHECKING:
+    import polars
+
 OFFSETS = ("previous_token", "current_token", "offset_2", "offset_3", "first_token")
+
+
+def labelled(rows: "polars.DataFrame") -> "polars.DataFrame":
+    """Only the heads that bear the label: what others do in context is no evidence for what the labelled ones do."""
+    import polars as pl
+
+    return rows.filter(pl.col("rung") >= 1)
+
 
 ATTENTION = (
     Claim(
@@ -60,7 +73,7 @@ ATTENTION = (
         clauses=(
             some("heads whose OV circuit copies, beyond mismatched circuits", "copying", measure="eigenvalue"),
             some("also by the rank of the token itself", "copying", measure="top_k"),
-            more("in context, too, they raise what they look at", "copying", "direct_effect"),
+            more("in context, too, they raise what they look at", "copying", "direct_effect", which=labelled),
         ),
     ),
     Claim(
@@ -109,8 +122,8 @@ ATTENTION = (
         citation="Gould et al. 2023, arXiv:2312.09230",
         clauses=(
             some("heads whose OV circuit maps an ordinal to its successor", "successor", measure="succession"),
-            more("in context, too, on ordinal lists", "successor", "direct_effect"),
-            more("without the first feed-forward's part they do not", "successor", "through_first_mlp"),
+            more("in context, too, on ordinal lists", "successor", "direct_effect", which=labelled),
+            more("without the first feed-forward's part they do not", "successor", "through_first_mlp", which=labelled),
         ),
     ),
     Claim(

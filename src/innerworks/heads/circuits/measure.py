@@ -1,0 +1,114 @@
+"""From a model (and a reading) to the arrays that everything about circuits of weights is decided from.
+
+Weights alone: `eigenvalue`, `top_k` and `succession` of every head and of mismatched parts. Short lists: successors in context. A
+reading: direct effects on attended tokens, unless an engine has collected them already. The arrays are plain numbers, so an
+atlas keeps them, and `decide.findings` can be asked again.
+"""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from innerworks.errors import UsageError
+from innerworks.heads.circuits import copying, nulls, successor
+from innerworks.heads.circuits.direct import watch_reading
+from innerworks.heads.circuits.embedding import Through, require
+from innerworks.heads.circuits.nulls import Circuits
+from innerworks.heads.circuits.ordinals import Ordered, Row, classes, rows
+from innerworks.model import Model
+from innerworks.model.observe import State, numpy
+from innerworks.text import Reading
+from innerworks.text.repeats import ordinary_tokens
+
+Arrays = dict[str, np.ndarray]
+TOP_K_DRAWS = 2_000  # at most: they cost most, and what they decide stands beside a label, not in it
+
+
+def measure(model: Model, reading: Reading | None = None, *, seen: State | None = None, seed: int = 0) -> Arrays:
+    """Measure everything about the circuits of weights; see `decide.findings` for what comes of it.
+
+    reading: text on which direct effects are measured, by a pass of its own; or seen: the state of a `DirectEffect` that has
+    watched a pass. With neither, nothing is labelled. Raises UnsupportedModel for post-LN models and unreadable weights.
+
+    Returns: arrays by name: `copying/*` and `successor/*`. Axes `layer head` for weights, `unit side layer head` for text,
+    `list layer head` for lists.
+    """
+    require(model)
+    circuits = Circuits.of(model)
+    found = {**_copying(model, circuits, seed), **_successor(model, circuits, seed)}
+    if seen is None and reading is not None:
+        seen = watch_reading(model, reading)
+    if seen is not None:
+        found |= {f"copying/{name}": one.astype(np.float32) for name, one in numpy(seen).items()}
+    return found
+
+
+def _copying(model: Model, circuits: Circuits, seed: int) -> Arrays:
+    over, own = copying.bridge(model), nulls.own(circuits)
+    mismatched = nulls.mismatched(circuits, nulls.draws_for(circuits.heads), seed=seed)
+    shape = (circuits.layers, -1)
+    found = {
+        "copying/eigenvalue": copying.eigenvalue(circuits, over, own).reshape(2, *shape),
+        "copying/eigenvalue_null": copying.eigenvalue(circuits, over, mismatched),
+    }
+    ordinary = _ordinary(model)
+    if len(ordinary) > 4 * copying.TOP:
+        ranked = copying.ranked(model, circuits, over, ordinary)
+        fewer = nulls.mismatched(circuits, min(TOP_K_DRAWS, nulls.draws_for(circuits.heads, families=1)), seed=seed + 1)
+        found["copying/top_k"] = copying.top_k(model, circuits, ranked, own).reshape(2, *shape)
+        found["copying/top_k_null"] = copying.top_k(model, circuits, ranked, fewer)
+    return found
+
+
+def _ordinary(model: Model) -> list[int]:
+    """Tokens of visible text; every token where a model was wrapped without a tokenizer."""
+    try:
+        return ordinary_tokens(model.tokenizer, model.anatomy.vocab)
+    except UsageError:
+        return list(range(model.anatomy.vocab))
+
+
+def _successor(model: Model, circuits: Circuits, seed: int) -> Arrays:
+    try:
+        tokenizer = model.tokenizer
+    except UsageError:
+        return {}
+    kept, dropped = classes(tokenizer)
+    if not kept:
+        return {}
+    of, own = successor.ordinals(model, kept), nulls.own(circuits)
+    mismatched = nulls.mismatched(circuits, nulls.draws_for(circuits.heads), seed=seed + 2)
+    shape = (circuits.layers, -1, len(kept))
+    names: dict[str, Through] = {"succession": "mlp0", "whole": "whole", "raw": "raw"}
+    found: Arrays = {
+        f"successor/{name}": successor.succession(model, circuits, of, own, through=through).reshape(shape)
+        for name, through in names.items()
+    }
+    found["successor/succession_null"] = successor.succession(model, circuits, of, mismatched)
+    return {**found, "successor/about": about(kept, dropped), **_lists(model, kept, rows(tokenizer, kept))}
+
+
+def _lists(model: Model, kept: tuple[Ordered, ...], given: tuple[Row, ...]) -> Arrays:
+    if not given:
+        return {}
+    found = successor.on_lists(model, kept, given)
+    return {
+        "successor/lists_direct": found.direct,
+        "successor/lists_share": found.share,
+        "successor/lists_chance": found.chance,
+        "successor/lists_class": np.array([row.kind for row in given]),
+        "successor/lists_confirm": np.array([row.half == "confirmation" for row in given]),
+    }
+
+
+def about(kept: tuple[Ordered, ...], dropped: tuple[str, ...]) -> np.ndarray:
+    """Which classes were used, with how many tokens, and which were dropped: as JSON in bytes, so that arrays can hold it."""
+    used = [[one.title, len(one.tokens), one.counted] for one in kept]
+    return np.frombuffer(json.dumps({"classes": used, "dropped": dropped}).encode(), dtype=np.uint8)
+
+
+def read_about(arrays: Mapping[str, np.ndarray]) -> tuple[list[tuple[str, int, int]], list[str]]:
+    """The classes (name, single tokens, those with a successor) and those dropped."""
+    told = json.loads(np.asarray(arrays["successor/about"]).tobytes())
+    return [(name, size, counted) for name, size, counted in told["classes"]], list(told["dropped"])
