@@ -21,7 +21,19 @@ def main() -> int:
         ("lint", [BIN / "ruff", "check"]),
         ("types", [BIN / "pyright", "--pythonpath", sys.executable]),
         ("import contracts", [BIN / "lint-imports"]),
-        ("tests", [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", *(["-m", "not specimen and not browser"] if quick else [])]),
+        (
+            "tests",
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-n",
+                "2",
+                "--dist",
+                "loadfile",
+                *(["-m", "not specimen and not browser"] if quick else []),
+            ],
+        ),
     ]
     failed = [name for name, command in steps if not passes(name, command)]
     sys.stdout.write(f"\nFailed: {', '.join(failed)}\n" if failed else "\nEverything holds.\n")

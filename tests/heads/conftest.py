@@ -1,4 +1,4 @@
-"""Readings made of token ids, without a tokenizer; documents of different lengths, some of several windows."""
+"""Readings made of token ids, words and marks, without a tokenizer; documents of different lengths, some of several windows."""
 
 from collections.abc import Callable
 
@@ -24,8 +24,26 @@ def make_reading() -> Callable[..., Reading]:
     return _reading
 
 
+@pytest.fixture(scope="session")
+def spell() -> Callable[..., tuple[tuple[int | None, ...], tuple[str | None, ...]]]:
+    """`spell(random, 30)`: words and kinds of 30 tokens."""
+    return _spelled
+
+
+def _spelled(random: np.random.Generator, length: int) -> tuple[tuple[int | None, ...], tuple[str | None, ...]]:
+    """Words and kinds of so many tokens: words of letters and of digits, of one piece or several, marks and blanks."""
+    words: list[int | None] = []
+    kinds: list[str | None] = []
+    for word in range(length):
+        kind = (*["letter"] * 6, "digit", "other", "other", None)[random.integers(10)]
+        pieces = (1, 1, 2, 3, 11)[random.integers(5)] if kind in ("letter", "digit") else 1
+        words += [word if kind else None] * pieces
+        kinds += [kind] * pieces
+    return tuple(words[:length]), tuple(kinds[:length])
+
+
 def _reading(*, documents: int = 12, sequences: int = 8, shortest: int = 9, longest: int = 40, seed: int = 0) -> Reading:
-    random = np.random.default_rng(seed)
+    random, spelling = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     units: list[Unit] = []
     windows: list[tuple[int, Window]] = []
 
@@ -34,7 +52,10 @@ def _reading(*, documents: int = 12, sequences: int = 8, shortest: int = 9, long
         units.append(Unit(id=id, stratum=stratum, material=material, half=half))  # type: ignore[arg-type]
         for rank, text in enumerate(texts):
             tokens = tuple(int(token) for token in text)
-            one = Window(unit=number, tokens=tokens, words=(None,) * len(tokens), alike=number if alike is None else alike)
+            nothing = (None,) * len(tokens)
+            words, kinds = _spelled(spelling, len(tokens)) if material == "text" else (nothing, nothing)
+            own = number if alike is None else alike
+            one = Window(unit=number, tokens=tokens, words=words, kinds=kinds, alike=own)
             windows.append((rank, one))
 
     for i in range(documents):

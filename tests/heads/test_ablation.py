@@ -1,6 +1,7 @@
 """Ablations against Hugging Face's own model with hooks of our own, and the metrics against their definition."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,26 +11,39 @@ import torch
 from innerworks.heads.ablation import Ablations, Head, material_of, set_name, trial
 from innerworks.heads.means import HeadMeans, reference
 from innerworks.scan.engine import begin, observe
+from innerworks.text import Reading
+from innerworks.text.reading import Window
 
 FAMILIES = ("gpt2", "llama")
-METRICS = ("second_copy_loss", "induction_match@0", "induction_match@1", "repeated_loss", "fresh_loss", "unmatched_loss")
+OF_TEXT = ("repeated_loss", "fresh_loss", "unmatched_loss", "joined_loss", "single_loss")
+METRICS = ("second_copy_loss", "induction_match@0", "induction_match@1", *OF_TEXT)
 WATCHERS = ((1, 2), (2, 0))
 UNITS = {"text": 6, "random": 4}
 LENGTH = 30
 
 
+@pytest.fixture(scope="module")
+def reading(make_reading: Any) -> Reading:
+    return make_reading(documents=48)
+
+
 @pytest.fixture
-def bench(tiny_model: Any, make_reading: Any) -> Callable[[str], Ablations]:
+def bench(tiny_model: Any, reading: Reading) -> Callable[[str], Ablations]:
     """Ablations of a tiny model on a small reading."""
 
     def of(family: str) -> Ablations:
-        model, reading = tiny_model(family), make_reading()
+        model = tiny_model(family)
         state = observe(model, reading, [HeadMeans()], begin(model, reading, [HeadMeans()])).states["head_means"]
         references = {material: reference(model, state, material) for material in UNITS}
         chosen = trial(model, reading, units=UNITS, text_tokens=LENGTH, watchers=WATCHERS)
         return Ablations(model, chosen, references, {})
 
     return of
+
+
+def first_windows(reading: Reading) -> dict[int, Window]:
+    """What may be read of each unit."""
+    return {window.unit: window for window in reversed(reading.windows)}
 
 
 def slow(hf: Any, ablations: Ablations, heads: list[Head], material: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -60,23 +74,26 @@ def slow(hf: Any, ablations: Ablations, heads: list[Head], material: str) -> tup
     return losses, patterns
 
 
-def slow_rows(tokens: list[int], metric: str) -> list[int]:
+def slow_rows(window: Window, length: int, metric: str) -> list[int]:
     """The positions whose prediction counts, by the words of the documentation."""
-    rows = []
+    rows, tokens, words = [], window.tokens[:length], window.words
     for i in range(1, len(tokens) - 1):
         before, now, after = tokens[:i], tokens[i], tokens[i + 1]
+        last_piece = window.kinds[i] == "letter" and words[i + 1] != words[i]
         counts = {
             "second_copy_loss": any(tokens[j] == now and tokens[j + 1] == after for j in range(i)),
             "repeated_loss": after in tokens[: i + 1],
             "fresh_loss": after not in tokens[: i + 1],
             "unmatched_loss": now not in before,
+            "joined_loss": last_piece and words[i] in words[:i],
+            "single_loss": last_piece and words[i] not in words[:i],
         }
         if counts[metric]:
             rows.append(i)
     return rows
 
 
-def slow_metric(hf: Any, ablations: Ablations, heads: list[Head], metric: str) -> np.ndarray:
+def slow_metric(hf: Any, ablations: Ablations, windows: dict[int, Window], heads: list[Head], metric: str) -> np.ndarray:
     material = material_of(metric)
     losses, patterns = slow(hf, ablations, heads, material)
     batch, out = ablations.trial.batches[material], []
@@ -85,7 +102,7 @@ def slow_metric(hf: Any, ablations: Ablations, heads: list[Head], metric: str) -
     for unit, (row, mask) in enumerate(zip(batch.tokens, batch.mask, strict=True)):
         tokens = row[mask].tolist()
         if metric != "induction_match":
-            rows = slow_rows(tokens, metric)
+            rows = slow_rows(windows[int(batch.units[unit])], len(tokens), metric)
             out.append(losses[unit][rows].mean() if rows else np.nan)
             continue
         masses = []
@@ -100,14 +117,16 @@ def slow_metric(hf: Any, ablations: Ablations, heads: list[Head], metric: str) -
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("heads", [(), ((0, 3),), ((1, 2), (2, 1)), ((2, 0),)], ids=str)
 def test_every_metric_is_that_of_hugging_faces_model_with_the_mean_in_the_heads_place(
-    family: str, heads: tuple[Head, ...], bench: Any, tiny_hf: Any
+    family: str, heads: tuple[Head, ...], bench: Any, reading: Reading, tiny_hf: Any
 ) -> None:
     hf = tiny_hf(family)
     hf.set_attn_implementation("eager")
     ablations = bench(family)
     for metric in METRICS:
         found = ablations.without(heads, metric)
-        np.testing.assert_allclose(found, slow_metric(hf, ablations, list(heads), metric), atol=2e-4, err_msg=metric)
+        expected = slow_metric(hf, ablations, first_windows(reading), list(heads), metric)
+        assert not np.isnan(expected).any()
+        np.testing.assert_allclose(found, expected, atol=2e-4, err_msg=metric)
 
 
 def test_an_ablation_changes_something_and_the_clean_run_nothing(bench: Any) -> None:
@@ -163,23 +182,51 @@ def test_a_rotation_beside_its_own_head_still_removes_something(bench: Any) -> N
 
 def test_units_come_from_confirmation_and_from_every_stratum_in_turn(tiny_model: Any, make_reading: Any) -> None:
     reading = make_reading(documents=40)
-    chosen = trial(tiny_model("gpt2"), reading, units={"text": 6, "random": 3}, text_tokens=12, watchers=[])
+    chosen = trial(tiny_model("gpt2"), reading, units={"text": 6, "random": 3}, text_tokens=16, watchers=[])
     for material, count in (("text", 6), ("random", 3)):
         units = [reading.units[int(unit)] for unit in chosen.batches[material].units]
         assert len(units) == count and {unit.half for unit in units} == {"confirmation"}
         assert {unit.material for unit in units} == {material} and len({unit.id for unit in units}) == count
     strata = list(chosen.strata["text"])
     assert strata.count("stratum 0") == strata.count("stratum 1") == 3
-    assert chosen.batches["text"].tokens.shape[1] == 12 and chosen.batches["random"].tokens.shape[1] == 30
+    assert chosen.batches["text"].tokens.shape[1] == 16 and chosen.batches["random"].tokens.shape[1] == 30
 
 
 def test_only_units_with_rows_for_every_metric_are_chosen(tiny_model: Any, make_reading: Any) -> None:
-    reading = make_reading(documents=30, shortest=3, longest=9)  # in the shortest nothing comes twice, or all does
-    chosen = trial(tiny_model("gpt2"), reading, units={"text": 30, "random": 8}, text_tokens=8, watchers=[])
+    reading = make_reading(documents=160, shortest=3, longest=12)  # in the shortest nothing comes twice, or all does
+    chosen = trial(tiny_model("gpt2"), reading, units={"text": 160, "random": 8}, text_tokens=8, watchers=[])
     text = {unit for unit, one in enumerate(reading.units) if one.half == "confirmation" and one.material == "text"}
-    expected = set()
-    for window in reversed(reading.windows):
-        if window.unit in text:
-            rows = [slow_rows(list(window.tokens[:8]), m) for m in ("repeated_loss", "fresh_loss", "unmatched_loss")]
-            expected = expected | {window.unit} if all(rows) else expected - {window.unit}
-    assert set(chosen.batches["text"].units.tolist()) == expected and 0 < len(expected) < len(text)
+    expected = {unit for unit in text if all(slow_rows(first_windows(reading)[unit], 8, metric) for metric in OF_TEXT)}
+    assert set(chosen.batches["text"].units.tolist()) == expected and 12 <= len(expected) < len(text)
+
+
+@pytest.mark.parametrize("having", [0, 5, 12])
+def test_a_metric_that_few_units_have_costs_the_others_nothing(having: int, tiny_model: Any, make_reading: Any) -> None:
+    reading = make_reading(documents=60, sequences=4, shortest=30)
+    text = [unit for unit, one in enumerate(reading.units) if one.half == "confirmation" and one.material == "text"]
+    words = {unit: (0, 1, 1, *range(2, 99)) if unit in text[:having] else tuple(range(99)) for unit in text}
+    windows = [
+        replace(w, words=words[w.unit][: len(w.tokens)], kinds=("letter",) * len(w.tokens)) if w.unit in words else w
+        for w in reading.windows
+    ]
+    pieces = replace(reading, windows=tuple(windows))
+    chosen = trial(tiny_model("gpt2"), pieces, units={"text": 30, "random": 2}, text_tokens=20, watchers=[])
+    found = set(chosen.batches["text"].units.tolist())
+    assert found == set(text[:having] if having >= 12 else text)
+    joined = chosen.rows["joined_loss"].any(dim=1)
+    assert int(joined.sum()) == having
+
+
+def test_the_ends_of_words_of_several_pieces_and_of_one_by_hand(tiny_model: Any, make_reading: Any) -> None:
+    """`ab|c d, efg|h|i 12 j` in a text without a BOS, then one token more."""
+    reading = make_reading(documents=60, shortest=30)
+    words = (0, 0, 1, 2, 3, 3, 3, 4, 4, 5, 6)
+    kinds = (*["letter"] * 3, "other", *["letter"] * 3, "digit", "digit", "letter", "letter")
+    windows = [
+        replace(w, tokens=w.tokens[:11], words=words, kinds=kinds) if reading.units[w.unit].material == "text" else w
+        for w in reading.windows
+    ]
+    one = replace(reading, windows=tuple(windows))
+    rows = trial(tiny_model("gpt2"), one, units={"text": 3, "random": 2}, text_tokens=80, watchers=[]).rows
+    assert [row.nonzero().flatten().tolist() for row in rows["joined_loss"]] == [[1, 6]] * 3
+    assert [row.nonzero().flatten().tolist() for row in rows["single_loss"]] == [[2, 9]] * 3  # nothing follows the last word

@@ -40,8 +40,9 @@ def labels(found: list[Finding]) -> set[tuple[str, str]]:
     return {(one.behaviour, one.site) for one in found if one.rung}
 
 
-def the(found: list[Finding], behaviour: str, site: str, material: str) -> Finding:
-    (one,) = [f for f in found if (f.behaviour, f.site, f.material) == (behaviour, site, material)]
+def the(found: list[Finding], behaviour: str, site: str, material: str, measure: str = "attention") -> Finding:
+    wanted = (behaviour, site, material, measure)
+    (one,) = [f for f in found if (f.behaviour, f.site, f.material, f.measure) == wanted]
     return one
 
 
@@ -54,6 +55,8 @@ PLANTED = {
     ("duplicate", 2, 2): 0.25,
     ("induction", 3, 4): 0.3,
     ("induction", 3, 5): 0.2,
+    ("join", 1, 3): 0.3,
+    ("punctuation", 0, 4): 0.3,
 }
 TRUTH = {
     ("previous_token", "L0H1"),
@@ -64,7 +67,10 @@ TRUTH = {
     ("duplicate_token", "L2H2"),
     ("induction", "L3H4"),
     ("induction", "L3H5"),
+    ("subword_joiner", "L1H3"),
+    ("punctuation", "L0H4"),
 }
+ON_BOTH = {key: effect for key, effect in PLANTED.items() if key[0] not in ("column_0", "join", "punctuation")}
 
 
 def test_exactly_what_was_planted_is_labelled() -> None:
@@ -87,8 +93,7 @@ def test_effects_below_the_floor_are_not_labelled_however_certain() -> None:
 
 @pytest.mark.parametrize("only", ["text", "random"])
 def test_both_materials_must_pass(only: str) -> None:
-    planted = {key: effect for key, effect in PLANTED.items() if key[0] != "column_0"}
-    found = decide.findings(table(planted=planted, only=only))
+    found = decide.findings(table(planted=ON_BOTH, only=only))
     assert labels(found) == set()
     one = the(found, "induction", "L3H4", only)
     assert one.p is not None and one.p < 1e-6 and one.q is None  # passes there, and yet is no candidate
@@ -110,15 +115,15 @@ def test_the_p_of_a_label_is_the_larger_one_and_q_that_of_the_whole_chapter() ->
         picked = decide.candidates(t, kind)
         sites = [f"L{layer}H{head}" for layer, head in np.argwhere(picked)]
         p_of[kind.behaviour] = np.array(
-            [max(the(found, kind.behaviour, site, m).p or 0.0 for m in kind.floors) for site in sites]
+            [max(f.p or 0.0 for f in found if (f.behaviour, f.site) == (kind.behaviour, site)) for site in sites]
         )
         untested = [f for f in found if f.behaviour == kind.behaviour and f.site not in sites]
         assert all(f.q is None and f.rung == 0 for f in untested)
     q_of = family_q(p_of)
     for kind in KINDS.values():
-        for material in kind.floors:
-            q = [f.q for f in found if f.behaviour == kind.behaviour and f.material == material and f.q is not None]
-            np.testing.assert_allclose(q, q_of[kind.behaviour])
+        for test in {(f.material, f.measure) for f in found if f.behaviour == kind.behaviour}:
+            rows = [f for f in found if f.behaviour == kind.behaviour and (f.material, f.measure) == test]
+            np.testing.assert_allclose([f.q for f in rows if f.q is not None], q_of[kind.behaviour])
     assert sum(map(len, p_of.values())) >= 8
 
 
@@ -140,10 +145,58 @@ def test_the_floors_are_those_of_the_written_statistics() -> None:
     floors = {kind.behaviour: dict(kind.floors) for kind in KINDS.values()}
     offsets = dict.fromkeys(("current_token", "previous_token", "offset_2", "offset_3"), {"text": 0.05, "random": 0.10})
     content = dict.fromkeys(("duplicate_token", "induction"), {"text": 0.02, "random": 0.10})
-    assert floors == {**offsets, **content, "first_token": {"text": 0.30}}
+    textual = {"subword_joiner": {"text": 0.10}, "punctuation": {"text": 0.10}}
+    assert floors == {**offsets, **content, **textual, "first_token": {"text": 0.30}}
     nulls = {kind.null for kind in KINDS.values() if kind.behaviour in offsets}
     assert nulls == {"other offset"} and KINDS["first_token"].null == "other column"
-    assert {behaviour for behaviour, kind in KINDS.items() if kind.causal} == {"previous_token", "duplicate_token", "induction"}
+    assert {KINDS[behaviour].null for behaviour in (*content, *textual)} == {"pattern swap"}
+    assert {kind.behaviour: kind.also for kind in KINDS.values() if kind.also} == {"subword_joiner": "across words"}
+    tested = {"previous_token", "duplicate_token", "induction", "subword_joiner"}
+    assert {behaviour for behaviour, kind in KINDS.items() if kind.causal} == tested
+
+
+def test_a_joiner_must_beat_both_of_its_nulls() -> None:
+    planted = {
+        **{("join", 0, head): 0.4 for head in range(5)},
+        ("join_across", 0, 0): 0.4,  # looks back as far whatever stands there
+        ("join_swapped", 0, 1): 0.4,  # looks at these places in any text
+        ("join_across", 0, 2): 0.32,  # does so more within words, but by less than the floor
+        ("join_across", 0, 3): 0.2,
+    }
+    t = table(planted=planted)
+    found = decide.findings(t)
+    assert labels(found) == {("subword_joiner", "L0H3"), ("subword_joiner", "L0H4")}
+    assert decide.candidates(t, KINDS["subword_joiner"])[0].tolist() == [False, False, False, True, True, False]
+    for site, failed in (("L0H0", "attention_across"), ("L0H1", "attention"), ("L0H2", "attention_across")):
+        for measure in ("attention", "attention_across"):
+            one = the(found, "subword_joiner", site, "text", measure)
+            assert one.p is not None and (one.p > 0.5 if measure == failed else one.p < 1e-6), (site, measure)
+    across = the(found, "subword_joiner", "L0H3", "text", "attention_across")
+    here = (t.halves == "confirmation") & (t.materials == "text")
+    own, null = (t.mass[here, MEASURES.index(name), 0, 3] for name in ("join", "join_across"))
+    assert (across.value, across.null) == (pytest.approx(own.mean()), pytest.approx(null.mean()))
+    assert across.effect == pytest.approx((own - null).mean()) and across.null_kind == "across words" and across.floor == 0.10
+    assert the(found, "subword_joiner", "L0H3", "text").null_kind == "pattern swap" and across.rung == 1
+
+
+def test_a_joiner_good_against_one_null_on_confirmation_is_not_labelled() -> None:
+    t = table(planted={("join", 2, 2): 0.4})
+    t.mass[t.halves == "confirmation", MEASURES.index("join_across"), 2, 2] += 0.4
+    assert decide.candidates(t, KINDS["subword_joiner"])[2, 2]
+    found = the(decide.findings(t), "subword_joiner", "L2H2", "text")
+    assert found.rung == 0 and found.p is not None and found.p < 1e-6 and found.q is not None and found.q > 0.05
+
+
+def test_documents_without_rows_across_words_leave_that_test_alone() -> None:
+    t = table(planted={("join", 2, 2): 0.4})
+    rows, total = t.rows.copy(), t.total.copy()
+    empty = np.flatnonzero((t.materials == "text") & (t.halves == "confirmation"))[:30]
+    rows[empty, MEASURES.index("join_across")] = total[empty, MEASURES.index("join_across")] = 0
+    units = [tuple(map(str, unit)) for unit in zip(t.ids, t.strata, t.materials, t.halves, strict=True)]
+    found = decide.findings(HeadsByUnit.of(total, rows, units))
+    assert the(found, "subword_joiner", "L2H2", "text").n == 80
+    assert the(found, "subword_joiner", "L2H2", "text", "attention_across").n == 50
+    assert ("subword_joiner", "L2H2") in labels(found)
 
 
 def test_an_offset_must_beat_the_best_other_offset_of_its_head() -> None:
@@ -222,11 +275,13 @@ def test_a_kind_without_a_single_row_is_not_decided_and_says_so() -> None:
     assert labels(found) == {("duplicate_token", "L2H2")}
     for behaviour in ("induction", "previous_token", "first_token"):
         assert the(found, behaviour, "L3H4", "text").note == "only 0 units: not decided"
+    for measure in ("attention", "attention_across"):
+        assert the(found, "subword_joiner", "L1H3", "text", measure).note == "only 0 units: not decided"
 
 
-def test_there_is_one_row_per_kind_material_and_head_and_the_table_takes_them() -> None:
+def test_there_is_one_row_per_kind_material_null_and_head_and_the_table_takes_them() -> None:
     found = decide.findings(table(planted=PLANTED))
-    assert len(found) == (4 * 2 + 2 * 2 + 1) * LAYERS * HEADS
+    assert len(found) == (4 * 2 + 2 * 2 + 1 + 1 + 2) * LAYERS * HEADS  # a joiner's for each of its nulls
     rows = frame(found)
     assert rows.columns == list(FINDING_COLUMNS) and rows.height == len(found)
     assert rows["q"].null_count() > 0 and not rows["effect"].is_nan().any()

@@ -1,6 +1,7 @@
 """Rungs 2 and 3 on invented ablations: which heads are needed is known, alone or only together."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ class Model:
         self.asked.append((heads, metric))
         metric = metric.partition("@")[0]
         result = self.base[metric] + sum((self.small[metric][head] for head in heads), np.zeros(UNITS))
-        here = {"second_copy_loss": 1.0, "repeated_loss": 0.8, "induction_match": -0.2}.get(metric, 0.0)
+        here = {"second_copy_loss": 1.0, "repeated_loss": 0.8, "joined_loss": 0.6, "induction_match": -0.2}.get(metric, 0.0)
         result = result + here * 0.5 * self.varying[0] * (NEEDED in heads)
         result = result + here * 0.6 * self.varying[1] * (LEFT in heads and RIGHT in heads)
         return result + (here + (metric in ("unmatched_loss", "fresh_loss"))) * 0.4 * self.varying[2] * (CLUMSY in heads)
@@ -82,7 +83,7 @@ def climbed(
 # --- the truth is found ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("behaviour", ["induction", "duplicate_token", "previous_token"])
+@pytest.mark.parametrize("behaviour", ["induction", "duplicate_token", "previous_token", "subword_joiner"])
 def test_a_head_needed_alone_and_one_that_is_not_are_told_apart(behaviour: str) -> None:
     for seed in range(3):
         found = climbed(behaviour, [NEEDED, IDLE], model=Model(seed=seed))
@@ -126,7 +127,9 @@ def test_a_previous_token_head_is_judged_by_the_match_of_the_induction_heads_abo
 
 
 def test_what_the_written_statistics_say_is_harmed_by_each_kind() -> None:
-    metrics = {b: harm_of(b, 1, [(3, 3)]) for b in ("induction", "duplicate_token")}
+    metrics = {b: harm_of(b, 1, [(3, 3)]) for b in ("induction", "duplicate_token", "subword_joiner")}
+    joiner = metrics["subword_joiner"]
+    assert (joiner.metric, joiner.nats, joiner.elsewhere, joiner.falls) == ("joined_loss", "joined_loss", "single_loss", False)
     assert (metrics["induction"].metric, metrics["induction"].elsewhere) == ("second_copy_loss", "unmatched_loss")
     assert (metrics["duplicate_token"].metric, metrics["duplicate_token"].elsewhere) == ("repeated_loss", "fresh_loss")
 
@@ -194,6 +197,38 @@ def test_harm_and_controls_are_what_the_ablations_say() -> None:
     (little,) = [f for f in found if f.measure == "collateral"]
     elsewhere = model.without([NEEDED], "unmatched_loss") - model.without([], "unmatched_loss")
     assert little.effect == pytest.approx(elsewhere.mean()) and little.material == "text"
+
+
+def test_units_without_the_metric_count_neither_for_nor_against() -> None:
+    model = Model()
+    lacking, without_single = np.arange(8), np.arange(4, 12)
+    model.base["joined_loss"][lacking] = model.base["single_loss"][without_single] = np.nan
+    joiner = seen("subword_joiner", NEEDED, material="text")
+    found = {f.measure: f for f in climb([joiner], model.bench([NEEDED]), STANDARD, 0)}
+    harm = model.without([NEEDED], "joined_loss") - model.without([], "joined_loss")
+    assert found["harm"].n == 16 and found["harm"].value == pytest.approx(np.nanmean(harm)) and found["attention"].rung == 3
+    assert found["harm"].material == "text" and found["harm"].df == 15
+    little = model.without([NEEDED], "single_loss") - model.without([], "single_loss")
+    assert found["collateral"].n == 16 and found["collateral"].effect == pytest.approx(np.nanmean(little))
+
+
+def test_a_metric_that_hardly_any_unit_has_is_not_decided() -> None:
+    for left, note in ((5, "only 5 units: not decided"), (0, "")):
+        model = Model()
+        model.base["joined_loss"][left:] = np.nan
+        found = {f.measure: f for f in climb([seen("subword_joiner", NEEDED)], model.bench([NEEDED]), STANDARD, 0)}
+        assert found["attention"].rung == 1 and found["harm"].p == found["harm"].q == 1.0 and note in found["harm"].note
+
+
+def test_a_joiner_is_one_label_whatever_its_nulls_and_what_only_follows_from_it_is_none() -> None:
+    label = seen("subword_joiner", NEEDED, material="text")
+    further = [replace(label, measure="attention_across"), replace(label, measure="attention_far", rung=0)]
+    sink = replace(label, behaviour="attention_sink", measure="sink_contrast", target="subword_joiner", rung=0)
+    assert [one.head for one in labels_of([label, *further, sink])] == [NEEDED]
+    found = climb([label, *further, sink], Model().bench([NEEDED]), STANDARD, 0)
+    rungs = {f.measure: f.rung for f in found if f.measure not in ("harm", "collateral")}
+    assert rungs == {"attention": 3, "attention_across": 3, "attention_far": 0, "sink_contrast": 0}
+    assert sum(f.measure == "harm" for f in found) == 1
 
 
 def test_the_climb_is_the_same_every_time() -> None:

@@ -16,7 +16,8 @@ from innerworks.heads.patterns import Patterns, heads_by_unit
 from innerworks.model import attention
 from innerworks.model.observe import merge
 from innerworks.scan.engine import Pass, begin, observe
-from innerworks.text import TextBatch
+from innerworks.text import Reading, TextBatch
+from innerworks.text.reading import Window, batch_of
 
 HALVES = ("discovery", "confirmation")
 FAMILIES = ("gpt2", "llama")
@@ -25,18 +26,34 @@ FAMILIES = ("gpt2", "llama")
 # --- the definition, slowly --------------------------------------------------------------------------------------
 
 
-def is_target(kind: str, tokens: list[int], query: int, key: int) -> bool:
+def is_target(kind: str, text: Window, query: int, key: int) -> bool:
     """Would a head of this kind look from the query at the key? Rows from the third, keys from the second."""
     if query < 2 or key < 1 or key >= query:
         return False
-    return tokens[key] == tokens[query] if kind == "duplicate" else tokens[key - 1] == tokens[query]
+    piece = text.words[query] == text.words[key] and text.kinds[query] == text.kinds[key] == "letter"
+    return {
+        "duplicate": text.tokens[key] == text.tokens[query],
+        "induction": text.tokens[key - 1] == text.tokens[query],
+        "join": piece,
+        "join_far": piece and query - key >= 2,
+        "punctuation": text.kinds[key] == "other",
+    }[kind]
 
 
-def real(batch: TextBatch, row: int) -> list[int]:
-    return batch.tokens[row][batch.mask[row]].tolist()
+def targets(kind: str, text: Window, query: int) -> list[int]:
+    return [key for key in range(query) if is_target(kind, text, query, key)]
 
 
-def slow_sums(batches: list[TextBatch], patterns: Callable[[list[int]], np.ndarray]) -> dict[tuple[int, str], list]:
+def of_batch(reading: Reading, batch: TextBatch) -> list[Window]:
+    """The windows in a batch, as the reading has them."""
+    windows = {(window.unit, window.tokens): window for window in reading.windows}
+    rows = zip(batch.units.tolist(), batch.tokens, batch.mask, strict=True)
+    return [windows[unit, tuple(tokens[mask].tolist())] for unit, tokens, mask in rows]
+
+
+def slow_sums(
+    reading: Reading, batches: list[TextBatch], patterns: Callable[[Window], np.ndarray]
+) -> dict[tuple[int, str], list]:
     """(unit, measure) -> [mass `[layer, head]` summed over rows, rows], from patterns `[layer, head, query, key]`."""
     sums: dict[tuple[int, str], list] = defaultdict(lambda: [0.0, 0])
 
@@ -45,38 +62,50 @@ def slow_sums(batches: list[TextBatch], patterns: Callable[[list[int]], np.ndarr
         sums[unit, measure][1] += rows
 
     for batch in batches:
-        texts = [real(batch, row) for row in range(len(batch.tokens))]
+        texts = of_batch(reading, batch)
         seen = [patterns(text) for text in texts]
-        for at, tokens in enumerate(texts):
-            unit = int(batch.units[at])
-            for query in range(16, len(tokens)):
+        for at, text in enumerate(texts):
+            unit, length = text.unit, len(text.tokens)
+            for query in range(16, length):
                 for offset in range(9):
                     add(unit, f"offset_{offset}", seen[at][:, :, query, query - offset], 1)
                     add(unit, f"column_{offset}", seen[at][:, :, query, offset], 1)
             for step in (1, 2):
                 other = (at + step) % len(texts)
-                if batch.alike[at] == batch.alike[other]:
+                if text.alike == texts[other].alike:
                     continue
-                for kind in ("duplicate", "induction"):
-                    for query in range(min(len(tokens), len(texts[other]))):
-                        keys = [key for key in range(query) if is_target(kind, tokens, query, key)]
+                for kind in ("duplicate", "induction", "join", "join_far", "punctuation"):
+                    for query in range(min(length, len(texts[other].tokens))):
+                        keys = targets(kind, text, query)
                         if keys:
                             add(unit, kind, seen[at][:, :, query, keys].sum(axis=-1), 1)
                             add(unit, f"{kind}_swapped", seen[other][:, :, query, keys].sum(axis=-1), 1)
+            going_on = [query for query in range(length) if targets("join", text, query)]
+            for query in range(2, length) if going_on else ():  # the joiner's own offsets where no word goes on
+                if query not in going_on:
+                    for key in range(1, query):
+                        there = [is_target("join", text, row, row - (query - key)) for row in going_on]
+                        add(unit, "join_across", np.mean(there) * seen[at][:, :, query, key], 0)
+                    add(unit, "join_across", 0.0, 1)
+            for kind in ("duplicate", "induction", "join"):  # where does it rest?
+                late = [bool(targets(kind, text, query)) for query in range(16, length)]
+                for query, applies in enumerate(late, start=16):
+                    if len(set(late)) == 2:
+                        add(unit, f"sink_{'at' if applies else 'off'}_{kind}", seen[at][:, :, query, 0], 1)
     return sums
 
 
 @pytest.fixture(scope="module")
-def slow_pattern(tiny_hf: Callable[..., Any]) -> Callable[[str], Callable[[list[int]], np.ndarray]]:
+def slow_pattern(tiny_hf: Callable[..., Any]) -> Callable[[str], Callable[[Window], np.ndarray]]:
     """Hugging Face's own eager probabilities of one unpadded text."""
 
-    def of(family: str) -> Callable[[list[int]], np.ndarray]:
+    def of(family: str) -> Callable[[Window], np.ndarray]:
         hf = tiny_hf(family)
         hf.set_attn_implementation("eager")
 
-        def pattern(tokens: list[int]) -> np.ndarray:
+        def pattern(text: Window) -> np.ndarray:
             with torch.no_grad():
-                layers = hf(torch.tensor([tokens]), output_attentions=True).attentions
+                layers = hf(torch.tensor([text.tokens]), output_attentions=True).attentions
             return torch.stack([layer[0] for layer in layers]).double().numpy()
 
         return pattern
@@ -88,20 +117,60 @@ def slow_pattern(tiny_hf: Callable[..., Any]) -> Callable[[str], Callable[[list[
 
 
 @pytest.mark.parametrize("kind", CONTENT)
-def test_masks_are_their_definition_at_every_pair_of_tokens(kind: str) -> None:
-    generator = torch.Generator().manual_seed(0)
+def test_masks_are_their_definition_at_every_pair_of_tokens(kind: str, spell: Any) -> None:
+    random, some = np.random.default_rng(0), 0
     for _ in range(5):
-        tokens = torch.randint(2, 9, (4, 20), generator=generator)
-        lengths = torch.randint(1, 21, (4,), generator=generator)
-        mask = torch.arange(20) < lengths[:, None]
-        found = getattr(masks, kind)(tokens, mask)
-        for b in range(4):
-            text = tokens[b][mask[b]].tolist()
-            expected = torch.zeros(20, 20, dtype=torch.bool)
-            for query in range(len(text)):
-                for key in range(len(text)):
-                    expected[query, key] = is_target(kind, text, query, key)
+        texts = [window(spell, random, length) for length in (*random.integers(1, 31, 3), 30)]
+        found = masks.TARGETS[kind](batch_of(texts, "text", "", "discovery"))
+        for b, text in enumerate(texts):
+            expected = torch.zeros(30, 30, dtype=torch.bool)
+            for query in range(len(text.tokens)):
+                expected[query, targets(kind, text, query)] = True
             assert torch.equal(found[b], expected)
+            some += int(expected.sum())
+    assert some > 100
+
+
+def window(spell: Any, random: np.random.Generator, length: int) -> Window:
+    """Seven tokens, in words and marks of no meaning."""
+    tokens = tuple(random.integers(2, 9, length).tolist())
+    words, kinds = spell(random, length)
+    return Window(unit=0, tokens=tokens, words=words, kinds=kinds, alike=0)
+
+
+def test_a_head_that_looks_back_as_far_everywhere_scores_the_same_across_words_as_within(spell: Any) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        words, kinds = spell(random, 200)
+        text = Window(unit=0, tokens=(5,) * 200, words=words, kinds=kinds, alike=0)
+        batch = batch_of([text], "text", "", "discovery")
+        by_distance = torch.from_numpy(random.dirichlet(np.ones(200))).float()  # also from one end of long words to the other
+        distance = (torch.arange(200)[:, None] - torch.arange(200)[None]).clamp(min=0)
+        pattern = by_distance[distance].tril()
+        within, across = masks.TARGETS["join"](batch)[0].float(), masks.across_words(batch)[0]
+        late = torch.arange(200) >= 12  # the first rows have not as much before them
+        joining, plain = within.any(dim=1) & late, masks.plain_rows(batch)[0] & late
+        assert not (joining & plain).any() and torch.equal(joining | plain, late)
+        expected = torch.stack([within.diagonal(-o).sum() / within.any(dim=1).sum() * by_distance[o] for o in range(1, 12)]).sum()
+        torch.testing.assert_close((pattern * across)[plain].sum() / plain.sum(), expected)
+        assert not across[within.any(dim=1)].any()
+        assert float(across[plain, :][:, 1:].count_nonzero(dim=1).max()) == 10  # words of eleven pieces: ten tokens back
+
+
+def test_texts_without_a_word_of_several_pieces_have_no_rows_across_words() -> None:
+    text = Window(unit=0, tokens=(5,) * 20, words=tuple(range(20)), kinds=("letter",) * 20, alike=0)
+    batch = batch_of([text], "text", "", "discovery")
+    assert not masks.plain_rows(batch).any() and not masks.across_words(batch).any()
+
+
+def test_digits_and_blanks_are_no_pieces_and_padding_is_no_mark() -> None:
+    words = (0, 0, 0, None, None, 1, 2, 2, 2)
+    kinds = ("letter",) * 3 + (None, None, "other") + ("digit",) * 3
+    batch = batch_of([Window(unit=0, tokens=(5,) * 9, words=words, kinds=kinds, alike=0)], "text", "", "discovery")
+    assert batch.words.tolist() == [[0, 0, 0, -1, -1, -1, -1, -1, -1]]
+    assert batch.marks.tolist() == [[False] * 5 + [True] + [False] * 3]
+    assert masks.join(batch.words).nonzero().tolist() == [[0, 2, 1]]
+    assert masks.punctuation(batch.marks).nonzero().tolist() == [[0, 6, 5], [0, 7, 5], [0, 8, 5]]
 
 
 def test_padding_is_no_copy_of_itself() -> None:
@@ -128,26 +197,37 @@ def test_every_measure_is_the_slow_sum_over_documents_pairs_and_tokens(
     table = heads_by_unit(current.states["heads"], reading)
     batches = [batch for half in HALVES for batch in reading.batches(half)]
     assert len({len(text.tokens) for text in reading.windows}) > 5 and len(batches) >= 5
-    slow = slow_sums(batches, slow_pattern(family))
+    slow = slow_sums(reading, batches, slow_pattern(family))
     for unit in range(len(reading.units)):
         for m, measure in enumerate(MEASURES):
             mass, rows = slow[unit, measure]
             assert table.rows[unit, m] == rows, (unit, measure)
             np.testing.assert_allclose(table.total[unit, m], mass, atol=2e-5, err_msg=f"{unit} {measure}")
-    assert {table.rows[:, MEASURES.index(kind)].max() > 0 for kind in CONTENT} == {True}
+    assert (table.rows.max(axis=0) > 0).all()
 
 
-def test_the_measures_are_offsets_columns_and_content_with_its_swap() -> None:
+def test_the_measures_are_offsets_columns_content_with_its_swap_and_where_it_rests() -> None:
     assert list(OFFSETS) == list(COLUMNS) == list(range(9))
     assert MEASURES[:9] == tuple(f"offset_{o}" for o in range(9)) and MEASURES[9:18] == tuple(f"column_{c}" for c in range(9))
-    assert MEASURES[18:] == ("duplicate", "duplicate_swapped", "induction", "induction_swapped")
+    swapped = ("duplicate", "induction", "join", "join_far", "punctuation")
+    assert MEASURES[18:28] == tuple(name for kind in swapped for name in (kind, f"{kind}_swapped"))
+    rests = (
+        "sink_off_duplicate",
+        "sink_at_duplicate",
+        "sink_off_induction",
+        "sink_at_induction",
+        "sink_off_join",
+        "sink_at_join",
+    )
+    assert MEASURES[28:] == ("join_across", *rests)
 
 
 def test_a_document_alone_in_its_batch_has_no_swap_and_no_content_row(tiny_model: Any, make_reading: Any) -> None:
     model, reading = tiny_model("gpt2"), make_reading(documents=4, sequences=0, shortest=30)
     current = observe(model, reading, [Patterns()], begin(model, reading, [Patterns()]))
     rows = current.states["heads"]["rows"]
-    assert (rows[:, 18:] == 0).all() and (rows[:, :18] > 0).all()
+    assert (rows[:, 18:28] == 0).all() and (rows[:, :18] > 0).all()
+    assert (rows[:, 28:].sum(dim=0) > 0).all()  # what is held against the document's own rows
 
 
 def test_two_sequences_of_the_same_gap_are_not_compared(tiny_model: Any, make_reading: Any) -> None:
@@ -158,7 +238,7 @@ def test_two_sequences_of_the_same_gap_are_not_compared(tiny_model: Any, make_re
         one = one if rows_expected else replace(one, windows=windows)
         model = tiny_model("gpt2")
         current = observe(model, one, [Patterns()], begin(model, one, [Patterns()]))
-        assert bool((current.states["heads"]["rows"][:, 18:] > 0).any()) == rows_expected
+        assert bool((current.states["heads"]["rows"][:, 18:28] > 0).any()) == rows_expected
 
 
 def test_queries_in_blocks_give_the_same_sums(tiny_model: Any, make_reading: Any, monkeypatch: pytest.MonkeyPatch) -> None:

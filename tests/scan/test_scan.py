@@ -36,6 +36,7 @@ def test_a_scan_ends_with_every_file_and_nothing_else(atlas: Atlas) -> None:
     found = {str(file.relative_to(atlas.path)) for file in atlas.path.rglob("*") if file.is_file()}
     assert found == {
         "manifest.json",
+        "claims.parquet",
         "findings.parquet",
         "examples.parquet",
         "report.html",
@@ -320,7 +321,9 @@ def test_documents_of_one_word_are_scanned_and_undecided(scan: Callable[..., Atl
     atlas = scan(tmp_path / "a", corpus=f"file:{tmp_path / 'text.jsonl'}")
     assert atlas.labels.is_empty()
     text = atlas.heads.filter(pl.col("material") == "text")
-    assert text["n"].max() == 0 and set(text["note"]) == {"only 0 units: not decided"}
+    others = text.filter(pl.col("behaviour") != "subword_joiner")
+    assert others["n"].max() == 0 and set(others["note"]) == {"only 0 units: not decided"}
+    assert all(row["n"] <= 2 and row["note"] == f"only {row['n']} units: not decided" for row in text.iter_rows(named=True))
 
 
 def test_a_model_with_too_short_a_context_is_refused(tiny_hf: Callable[..., Any], tiny_tokenizer: Any, tmp_path: Path) -> None:

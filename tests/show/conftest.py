@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,24 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """An atlas with labels of every rung, two of them on one head, one behaviour not found, and hostile text."""
     path = tmp_path_factory.mktemp("show") / "tiny.atlas"
     return write_atlas(path, findings(), [shown("L2H1", "induction"), shown("L1H1", "first_token")])
+
+
+@pytest.fixture(scope="session")
+def joiner_atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    """Joiners, which have two nulls; L1H0 is labelled, looks far and has a sink that gives way; nothing was ablated."""
+    rows = []
+    for layer, head in np.ndindex(LAYERS, HEADS):
+        labelled = (layer, head) == (1, 0)
+        effect = 0.45 if labelled else 0.3  # all beat the pattern swap
+        one = replace(attention("subword_joiner", "text", layer, head), effect=effect, effect_low=effect, effect_high=effect)
+        one = replace(one, rung=int(labelled), q=1e-9 if labelled else None)
+        across = effect / 2 if labelled else 0.01
+        of_nulls = {"measure": "attention_across", "null_kind": "across words", "mde": 0.0777}
+        rows += [one, replace(one, effect=across, effect_low=across, effect_high=across, **of_nulls)]
+    label = next(one for one in rows if one.rung)
+    rows.append(replace(label, measure="attention_far", effect=0.02, effect_low=0.01, effect_high=0.03, rung=0))
+    rows.append(replace(label, behaviour="attention_sink", measure="sink_contrast", target="subword_joiner", rung=0))
+    return write_atlas(tmp_path_factory.mktemp("show") / "joiner.atlas", rows, [])
 
 
 @pytest.fixture(scope="session")

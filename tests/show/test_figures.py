@@ -60,6 +60,12 @@ def test_effects_show_intervals_floor_and_all_other_heads(atlas: Atlas):
     assert figure.layout.yaxis.ticktext[:2] == ("L2H2", "L2H1")
 
 
+def test_effects_against_a_second_null_put_unlabelled_heads_with_the_others(joiner_atlas: Atlas):
+    figure = heads.effects(joiner_atlas.findings, "subword_joiner", measure="attention_across")
+    assert figure.layout.yaxis.ticktext == ("L1H0", "11 others") and "score − null" in figure.layout.xaxis.title.text
+    assert list(figure.data[1].x) == pytest.approx([0.225]) and len(figure.data[0].x) == ALL - 1
+
+
 def test_effects_of_ablations(atlas: Atlas):
     figure = heads.effects(atlas.findings, "induction", measure="harm")
     assert list(figure.data[0].x) == pytest.approx([0.98, 0.001])

@@ -29,6 +29,12 @@ def test_head_page(atlas: Atlas):
     assert "\u202e" not in text
 
 
+def test_head_page_of_a_label_with_two_nulls(joiner_atlas: Atlas):
+    text = printed(page.head_page(joiner_atlas, "L1H0"), width=200)
+    assert "○ subword joiner  rung 1: seen" in text and "Ablated" not in text
+    assert "subword joiner, against the same offsets across words" in text
+
+
 def test_page_of_a_head_without_labels(atlas: Atlas):
     text = printed(page.head_page(atlas, "L0H0.pattern"))
     assert "No label" in text

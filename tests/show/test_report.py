@@ -76,6 +76,17 @@ def test_page_is_not_too_large(page: str):
     assert "<title>tiny &lt;model&gt; · innerworks atlas</title>" in page
 
 
+def test_a_label_with_two_nulls_shows_both_and_no_ablation(joiner_atlas: Atlas):
+    own = max(re.split(r"<script>/\*\*\n\* plotly\.js.*?</script>", report.render(joiner_atlas), flags=re.DOTALL), key=len)
+    text = words(own)
+    assert "1 subword-joiner head was seen." in text and "Rungs 2 and 3 were not tried in this scan" in text
+    assert "null: pattern swap" in text and "null: across words" in text and "0.22" in text
+    assert "Every ablation tried" not in text and "ablated:" not in text
+    figures = set(re.findall(r'data-figure="([^"]+)"', own))
+    seen = ("attention", "attention_across", "attention_far")
+    assert figures >= {f"subword_joiner-{measure}-text" for measure in seen} and not any("sink" in one for one in figures)
+
+
 def test_nothing_found_is_said(empty_atlas: Atlas):
     text = words(report.render(empty_atlas))
     assert "In 12 attention heads, none of the 1 behaviours" in text

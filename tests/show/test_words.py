@@ -91,6 +91,17 @@ def test_headline(atlas: Atlas, empty_atlas: Atlas):
     assert "llama family with 1.23 million parameters: 3 layers of 4 attention heads" in kind_of_model(atlas)
 
 
+def test_a_second_null_is_no_ablation_and_decides_with_the_first(joiner_atlas: Atlas):
+    (joiner,) = verdicts(joiner_atlas.findings)  # that a sink gives way is no behaviour of its own
+    assert (joiner.behaviour.name, joiner.at_least(1), joiner.tried) == ("subword_joiner", 1, 0)
+    assert sentence(joiner) == "1 subword-joiner head was seen."
+    label, other = joiner.heads[:2]
+    assert label.site == "L1H0" and label.causal == other.causal == ()
+    assert label.strength == pytest.approx(0.225 / 0.05) and other.strength == pytest.approx(0.01 / 0.05)
+    assert joiner.detectable == {"text": 0.0777}
+    assert headline([joiner]) == "Of 12 attention heads, 1 shows a known behaviour."
+
+
 def test_counts_by_rung(found: dict[str, Verdict]):
     assert [found["induction"].at_least(rung) for rung in (1, 2, 3)] == [3, 1, 1]
     assert (found["induction"].tried, found["first_token"].tried) == (2, 0)

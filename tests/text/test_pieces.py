@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from innerworks.text.pieces import word_of_each_character, word_of_each_token
+from innerworks.text.pieces import kind_of_each_token, word_of_each_character, word_of_each_token
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,22 @@ def test_pieces_of_a_real_fast_tokenizer_share_their_word():
     encoded = PreTrainedTokenizerFast(tokenizer_object=tokenizer)("the uncommon owlets. 24", return_offsets_mapping=True)
     found = word_of_each_token("the uncommon owlets. 24", encoded["offset_mapping"])
     assert found == [0, 1, 1, 2, 2, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "offsets", "kinds"),
+    [
+        ("an owl, 12", [(0, 2), (2, 6), (6, 7), (7, 10)], ["letter", "letter", "other", "digit"]),
+        ("an owl", [(0, 0), (0, 2), (2, 3), (3, 6), (6, 6)], [None, "letter", None, "letter", None]),
+        ("x).1", [(0, 2), (2, 4)], ["letter", "other"]),  # what its first visible character is
+        ("\n\n(a", [(0, 2), (2, 4)], [None, "other"]),
+        ("猫。é½", [(0, 1), (0, 1), (1, 2), (2, 3), (3, 4)], ["letter", "letter", "other", "letter", "digit"]),
+        ("a\u0308 +€", [(0, 1), (1, 2), (2, 4), (4, 5)], ["letter", "letter", "other", "other"]),
+        ("", [], []),
+    ],
+)
+def test_the_kind_of_a_token_is_that_of_its_first_visible_character(text, offsets, kinds):
+    assert kind_of_each_token(text, offsets) == kinds
 
 
 @pytest.mark.specimen

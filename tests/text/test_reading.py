@@ -43,13 +43,13 @@ def test_windows_cover_every_token_once_but_for_short_tails(make_corpus, tokeniz
         read_tokens = [token for part in parts for token in part.tokens[len(opening) :]]
         tail = len(ids) % room if len(ids) > room else 0
         assert read_tokens == ids[: len(ids) - tail if tail < SHORTEST else None]
-        assert all(len(part.words) == len(part.tokens) for part in parts)
+        assert all(len(part.words) == len(part.kinds) == len(part.tokens) for part in parts)
 
 
 def test_a_bos_stands_at_the_front_of_every_window_and_belongs_to_no_word(make_corpus, opening_tokenizer):
     reading = prepared(make_corpus(30, length=90), opening_tokenizer, window=50)
     for window in reading.windows:
-        assert window.tokens[0] == 1 and window.words[0] is None
+        assert window.tokens[0] == 1 and window.words[0] is None and window.kinds[0] is None
         assert 1 not in window.tokens[1:]
     assert opening_tokens(opening_tokenizer) == (1,)
 
@@ -62,6 +62,37 @@ def test_words_count_on_through_the_windows_of_a_document(tiny_tokenizer, make_c
     reading = prepared(make_corpus(30, length=90), tiny_tokenizer, window=50)
     for parts in windows_of(reading, "text").values():  # w123: letters, then digits: a token belongs to its letters
         assert [word for part in parts for word in part.words] == [2 * i for i in range(sum(len(p.tokens) for p in parts))]
+
+
+def test_a_batch_knows_pieces_of_words_of_letters_and_marks(make_corpus, opening_tokenizer):
+    texts = {f"d{i}": f"the cat , w{i + 30} . 12 sat " * 8 + "the" * (i % 3) for i in range(24)}
+    corpus = Corpus.of("made", [Document(id=name, text=text) for name, text in texts.items()])
+    reading = prepared(corpus, opening_tokenizer, sequences=4)
+    windows = {(window.unit, window.tokens): window for window in reading.windows}
+    for half in ("discovery", "confirmation"):
+        for batch in reading.batches(half):
+            for row, (unit, mask) in enumerate(zip(batch.units.tolist(), batch.mask, strict=True)):
+                window = windows[unit, tuple(batch.tokens[row][mask].tolist())]
+                length, told = len(window.tokens), zip(window.words, window.kinds, strict=True)
+                assert batch.words[row, :length].tolist() == [word if kind == "letter" else -1 for word, kind in told]
+                assert batch.marks[row, :length].tolist() == [kind == "other" for kind in window.kinds]
+                assert (batch.words[row, length:] == -1).all() and not batch.marks[row, length:].any()
+                assert batch.material == "text" or ((batch.words[row] == -1).all() and not batch.marks[row].any())
+                if batch.material == "text":
+                    assert window.kinds[:8] == (None, "letter", "letter", "other", "letter", "other", "digit", "letter")
+                    assert batch.words[row, :8].tolist() == [-1, 0, 1, -1, 3, -1, -1, 7]
+
+
+def test_a_batch_moves_with_all_that_is_compared_to_patterns(make_corpus, tiny_tokenizer):
+    batch = prepared(make_corpus(30), tiny_tokenizer).batches("discovery")[0]
+    moved = batch.to(torch.device("meta"))
+    assert {name for name in vars(moved) if getattr(getattr(moved, name), "is_meta", False)} == {
+        "tokens",
+        "mask",
+        "words",
+        "marks",
+        "alike",
+    }
 
 
 def test_a_document_shorter_than_the_shortest_window_is_read(tiny_tokenizer, make_corpus):

@@ -24,7 +24,7 @@ from innerworks.model import Mean, Model, Run, ablate
 from innerworks.model.call import Handler, Positions
 from innerworks.model.run import Watch
 from innerworks.sites import Site, head_site
-from innerworks.stats import Array
+from innerworks.stats import CONSTANTS, Array
 from innerworks.text import Reading, TextBatch
 from innerworks.text.reading import Window, batch_of
 
@@ -73,15 +73,19 @@ def trial(model: Model, reading: Reading, *, units: Mapping[str, int], text_toke
 
 
 def _chosen_units(reading: Reading, material: str, count: int, text_tokens: int) -> list[int]:
-    """Confirmation units that have rows for every metric, one of each stratum in turn."""
+    """Confirmation units that have rows for every metric, one of each stratum in turn.
+
+    A metric that fewer units have than can decide anything is not asked for: it would cost the others their units.
+    """
     all_units = [i for i, unit in enumerate(reading.units) if (unit.material, unit.half) == (material, "confirmation")]
     rows = _rows(_batch(reading, all_units, material, text_tokens))
-    some = [one.any(dim=1) for one in rows.values() if bool(one.any())]  # a metric that no unit has rows for asks nothing
-    complete = torch.stack(some).all(dim=0) if some else torch.ones(len(all_units), dtype=torch.bool)
-    complete = (complete | ~complete.any()).tolist()  # where none has, all are taken, and their NaN decides nothing
+    complete = torch.ones(len(all_units), dtype=torch.bool)
+    for one in rows.values():
+        narrower = complete & one.any(dim=1)
+        complete = narrower if int(narrower.sum()) >= CONSTANTS.least_units else complete
     rank: dict[str, int] = {}
     order = []
-    for number in (unit for unit, usable in zip(all_units, complete, strict=True) if usable):
+    for number in (unit for unit, usable in zip(all_units, complete.tolist(), strict=True) if usable):
         stratum = reading.units[number].stratum
         rank[stratum] = rank.get(stratum, -1) + 1
         order.append((rank[stratum], stratum, number))

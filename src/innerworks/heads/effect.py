@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from innerworks.findings import Finding
 from innerworks.heads.ablation import Head, Heads, material_of
@@ -112,19 +113,22 @@ class Bench:
         """Test the harm of one ablation against that of its controls."""
         mine = self.harm(pair, harm.metric, falls=harm.falls)
         theirs = np.stack([self.harm(control, harm.metric, falls=harm.falls) for control in controls])
-        return necessity(mine, theirs, self.strata[material_of(harm.metric)], overlap=overlap)
+        units, strata = self._measured(mine, harm.metric)
+        return necessity(mine[units], theirs[:, units], strata, overlap=overlap)
 
     def selectivity(self, one: Try, seed: int) -> Selectivity:
         """Test the harm of one ablation against its harm where the behaviour does not apply."""
-        nats, elsewhere = one.harm.nats, one.harm.elsewhere
-        return selectivity(
-            self.harm(one.pair, nats),
-            self.strata[material_of(nats)],
-            self.harm(one.pair, elsewhere),
-            self.strata[material_of(elsewhere)],
-            np.array([self.harm(pair, elsewhere).mean() for pair in one.control_pairs]),
-            seed,
-        )
+        harm, outside = self.harm(one.pair, one.harm.nats), self.harm(one.pair, one.harm.elsewhere)
+        units, strata = self._measured(harm, one.harm.nats)
+        others, their_strata = self._measured(outside, one.harm.elsewhere)
+        of_controls = np.array([self.harm(pair, one.harm.elsewhere)[others].mean() for pair in one.control_pairs])
+        return selectivity(harm[units], strata, outside[others], their_strata, of_controls, seed)
+
+    def _measured(self, harm: Array, metric: str) -> tuple[NDArray[np.bool_], list[str]]:
+        """The units that have the metric, and their strata; all where hardly any has: their NaN decides nothing."""
+        units = np.isfinite(harm)
+        units |= units.sum() < 2
+        return units, [name for name, has in zip(self.strata[material_of(metric)], units, strict=True) if has]
 
 
 # --- what is tried ----------------------------------------------------------------------------------------------

@@ -152,6 +152,7 @@ MEASURES = {
 
 #: what is read off patterns; every other measure is of an ablation
 SEEN = ("attention", "attention_across", "attention_far", "sink_contrast")
+DECIDES = ("attention", "attention_across")  # of those, what a label must pass
 
 #: material -> how it is called
 MATERIALS = {"text": "real text", "random": "random tokens"}

@@ -13,7 +13,7 @@ import polars as pl
 
 from innerworks.atlas import Atlas
 from innerworks.show import numbers
-from innerworks.show.behaviours import MEASURES, SEEN, Behaviour, in_order, word
+from innerworks.show.behaviours import DECIDES, MEASURES, SEEN, Behaviour, in_order, word
 
 CAUSAL = tuple(measure for measure in MEASURES if measure not in SEEN)
 
@@ -79,9 +79,14 @@ class Head:
         return (*self.attention.values(), *self.further)
 
     @property
+    def deciding(self) -> tuple[Score, ...]:
+        """What its label must pass: on each material, and against each null."""
+        return tuple(score for score in self.seen if score.measure in DECIDES)
+
+    @property
     def strength(self) -> float:
-        """The effect in units of its floor, on the material and against the null where that is smallest: above 1 it stands out."""
-        ratios = [one.effect / one.floor for one in self.seen if numbers.known(one.effect) and one.floor]
+        """The effect in units of its floor, for the material and null where that is smallest: above 1 it stands out."""
+        ratios = [one.effect / one.floor for one in self.deciding if numbers.known(one.effect) and one.floor]
         return min(ratios, default=0.0)
 
     def harm(self, measure: str) -> Score | None:
@@ -114,7 +119,7 @@ class Verdict:
     @property
     def undecided(self) -> str:
         """Why nothing could be decided (too few documents), or nothing."""
-        notes = [score.note for head in self.heads for score in head.seen if "not decided" in score.note]
+        notes = [score.note for head in self.heads for score in head.deciding if "not decided" in score.note]
         return notes[0] if notes and not self.labels else ""
 
     @property
@@ -122,7 +127,7 @@ class Verdict:
         """By material, the effect that would have been found in any of the heads (the largest `mde`)."""
         found: dict[str, list[float]] = defaultdict(list)
         for head in self.heads:
-            for score in head.seen:
+            for score in head.deciding:
                 if score.mde is not None and numbers.known(score.mde):
                     found[score.material].append(score.mde)
         return {material: max(values) for material, values in found.items() if values}
@@ -130,7 +135,9 @@ class Verdict:
 
 def verdicts(findings: pl.DataFrame) -> list[Verdict]:
     """Gather the findings about heads by behaviour, in the order in which they are told."""
-    labelled = findings.filter((pl.col("chapter") == "heads") & (pl.col("measure") == "attention"))["behaviour"].unique()
+    labelled = (
+        findings.filter((pl.col("chapter") == "heads") & (pl.col("measure") == "attention"))["behaviour"].unique().to_list()
+    )
     about_heads = findings.filter(pl.col("behaviour").is_in(labelled))
     rows: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     for row in about_heads.iter_rows(named=True):

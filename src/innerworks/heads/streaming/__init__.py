@@ -3,6 +3,7 @@
 from innerworks.heads.streaming.cache import RollingCache, RollingLayer, advance
 from innerworks.heads.streaming.generate import Token, stream
 from innerworks.heads.streaming.losses import (
+    DECIDING,
     WAYS,
     StreamingLosses,
     StreamText,
@@ -15,6 +16,7 @@ from innerworks.heads.streaming.rotation import Rotation, rotations
 from innerworks.heads.streaming.rows import findings
 
 __all__ = [
+    "DECIDING",
     "WAYS",
     "RollingCache",
     "RollingLayer",

@@ -42,25 +42,23 @@ class RollingLayer(DynamicLayer):
         if before + new > self.size:
             raise UsageError(f"{new} tokens at once, with room for {self.size - before}: past that, give one token at a time.")
         places = torch.arange(before + new, device=key_states.device)
-        assert self.keys is not None and self.values is not None
-        keys, values = torch.cat((self.keys, key_states), dim=-2), torch.cat((self.values, value_states), dim=-2)
-        arrived = torch.cat((self.arrived, places[before:]))
-        self._keep(keys, values, arrived)
-        return self._turned(keys, arrived - places), values
+        full = len(self.arrived) == self.size
+        self.arrived = torch.cat((*self._staying(self.arrived, full, dim=0), places[before:]))
+        self.keys = torch.cat((*self._staying(self.keys, full, dim=-2), key_states), dim=-2)
+        self.values = torch.cat((*self._staying(self.values, full, dim=-2), value_states), dim=-2)
+        age = self.arrived - places
+        return self.keys if self.turn is None or not bool(age.any()) else self.turn(self.keys, age), self.values
 
-    def _keep(self, keys: Tensor, values: Tensor, arrived: Int[Tensor, " key"]) -> None:
-        """Make room for one more token: once full, the first after the sinks leaves."""
-        if len(arrived) == self.size:
-            keys, values = (torch.cat((x[:, :, : self.sinks], x[:, :, self.sinks + 1 :]), dim=-2) for x in (keys, values))
-            arrived = torch.cat((arrived[: self.sinks], arrived[self.sinks + 1 :]))
-        self.keys, self.values, self.arrived = keys, values, arrived
+    def _staying(self, kept: Tensor | None, full: bool, *, dim: int) -> tuple[Tensor, ...]:
+        """What makes room for one more token: of a full cache, all but the first after the sinks."""
+        assert kept is not None
+        if not full:
+            return (kept,)
+        return kept.narrow(dim, 0, self.sinks), kept.narrow(dim, self.sinks + 1, self.size - self.sinks - 1)
 
-    def _turned(self, keys: Tensor, age: Int[Tensor, " key"]) -> Tensor:
-        """Keys at their places; those that have not moved, the sinks among them, are left as they are."""
-        if self.turn is None or not bool(age.any()):
-            return keys
-        moved = slice(self.sinks, int(age.nonzero()[-1]) + 1)
-        return torch.cat((keys[:, :, : self.sinks], self.turn(keys[:, :, moved], age[moved]), keys[:, :, moved.stop :]), dim=-2)
+    def get_seq_length(self) -> int:
+        """How many tokens lie behind the next one: a full cache first drops one."""
+        return min(super().get_seq_length(), self.size - 1)
 
     def get_max_length(self) -> int:
         """How many tokens a query sees at most."""

@@ -54,6 +54,8 @@ WAYS = (
     Way(name=RECOMPUTATION, sinks=None),
 )
 
+DECIDING = tuple(way for way in WAYS if way.name in (WINDOW_ONLY, FOUR_SINKS, RECOMPUTATION))  # those that findings compare
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamText:
