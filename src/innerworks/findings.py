@@ -19,7 +19,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "target": ("String", "the second end of a pair, or the members of a group"),
     "layer": ("Int32", "the layer of the site"),
     "index": ("Int32", "the head, neuron or feature within its layer"),
-    "measure": ("String", "what was measured: attention, harm, joint_harm, marginal_harm, collateral"),
+    "measure": (
+        "String",
+        "what was measured: attention, attention_across (a joiner's second null), attention_far, sink_contrast, harm, "
+        "joint_harm, marginal_harm, collateral",
+    ),
     "material": ("String", "on what: text (the corpus) or random (generated repeats)"),
     "value": (
         "Float64",
@@ -32,7 +36,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "n": ("Int32", "units: documents or sequences"),
     "df": ("Int32", "degrees of freedom of the interval, where it is one of Student's t"),
     "null": ("Float64", "the null's average (harm: of the matched controls; collateral: the limit of little harm)"),
-    "null_kind": ("String", "pattern swap, other offset, other column, matched controls"),
+    "null_kind": ("String", "pattern swap, other offset, other column, across words, control heads, ..."),
     "floor": ("Float64", "the effect that must be exceeded, not merely zero (collateral: the ratio that must be reached)"),
     "p": ("Float64", "of: the effect is at most the floor"),
     "mde": ("Float64", "the smallest true effect that this much text would have found (power .9 at p .005)"),

@@ -154,6 +154,6 @@ def test_the_sink_of_a_joiner_gives_way_where_it_joins_unless_it_rests_elsewhere
 
 def test_how_far_a_joiner_looks_is_said_of_labels_alone(found: list[Finding]) -> None:
     near, far = (of(found, looks, "subword_joiner")["attention_far"] for looks in (nearest_piece, every_piece))
-    assert near.value == near.effect == 0 or near.effect < 0.01
+    assert near.value == 0 and near.effect <= 0
     assert far.effect > 0.3 and far.q is not None and far.q <= 0.05 and near.q == 1.0 and {near.rung, far.rung} == {0}
     assert "attention_far" not in of(found, one_back, "subword_joiner")

@@ -345,6 +345,6 @@ class _Probe:
         done = self.model.run(self.tokens, record=["embed", "L0.pattern"], logits="last", grad=True)
         logits, pattern, arrived = done.require_logits, done["L0.pattern"], False
         if logits.requires_grad and pattern.requires_grad:
-            flows = torch.autograd.grad(logits.sum(), [pattern], allow_unused=True)[0]
+            flows = torch.autograd.grad(logits.float().mean(), [pattern], allow_unused=True)[0]
             arrived = flows is not None and bool(flows.abs().sum() > 0)
         return torch.tensor([[0.0 if arrived else 1.0]]), torch.zeros(1, 1)
