@@ -49,7 +49,8 @@ class TestSomeExist:
         assert ask(some("x", "induction"), *NOTHING).answer == "no"
 
     def test_without_a_phantom_that_is_found_there_is_no_no(self):
-        assert ask(some("x", "induction", phantom=False), *NOTHING).answer == "open"
+        unplanted = [row(f"L0H{head}", behaviour="subword_joiner") for head in range(8)]
+        assert ask(some("x", "subword_joiner"), *unplanted).answer == "open"
 
     def test_a_wide_interval_is_open_and_says_how_far(self):
         wide = row("L2H2", effect=0.01, effect_low=-0.04, effect_high=0.06)
@@ -89,6 +90,25 @@ class TestNecessary:
     def test_nothing_to_ablate_follows_from_nothing_seen(self):
         assert ask(some("x", "induction", rung=2), *NOTHING).answer == "no"
 
+    def test_heads_that_back_each_other_up_must_be_tried_jointly(self):
+        second = row("L3H2", effect=0.4, rung=1)
+        alone = [row(site, **self.harm) for site in ("L3H1", "L3H2")]
+        assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, second, *alone).answer == "open"
+        joint = row("L3H1", **{**self.harm, "measure": "joint_harm"})
+        assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, second, *alone, joint).answer == "no"
+        large = row("L3H1", **{**self.harm, "measure": "joint_harm", "value": 1.2, "effect": 1.2, "effect_high": 1.4})
+        assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, second, *alone, large).answer == "open"
+
+    def test_one_wild_control_makes_no_no(self):
+        hidden = {**self.harm, "value": 0.3, "effect": -0.11, "effect_high": -0.10}
+        assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, row("L3H1", **hidden)).answer == "open"
+
+    def test_not_selective_is_a_no_only_if_all_necessary_heads_fail(self):
+        necessary = row("L3H1", effect=0.5, rung=2)
+        for note, answer in (("fail: ...", "no"), ("not decided: ...", "open")):
+            collateral = row("L3H1", measure="collateral", note=note)
+            assert ask(some("x", "induction", rung=3), necessary, collateral).answer == answer
+
     def test_no_ablation_at_all_is_open(self):
         assert ask(some("x", "induction", rung=2), SEEN).answer == "open"
 
@@ -96,8 +116,17 @@ class TestNecessary:
 class TestMore:
     @pytest.mark.parametrize(("low", "high", "answer"), [(0.03, 0.05, "yes"), (0.001, 0.01, "no"), (0.01, 0.03, "open")])
     def test_the_interval_against_the_floor(self, low: float, high: float, answer: str):
-        one = row(measure="direct", effect=(low + high) / 2, effect_low=low, effect_high=high)
+        p = 0.001 if answer == "yes" else 0.5
+        one = row(measure="direct", effect=(low + high) / 2, effect_low=low, effect_high=high, p=p)
         assert ask(more("x", "induction", "direct"), one).answer == answer
+
+    def test_three_texts_answer_nothing(self):
+        few = dict(measure="direct", effect=0.5, effect_low=0.45, effect_high=0.55, p=0.001, n=3)
+        assert ask(more("x", "induction", "direct"), row(**few)).answer == "open"
+
+    def test_a_number_without_a_test_answers_nothing(self):
+        bare = dict(measure="direct", effect=0.5, effect_low=0.5, effect_high=0.5, p=None)
+        assert ask(more("x", "induction", "direct"), row(**bare)).answer == "open"
 
 
 class TestVerdicts:

@@ -67,7 +67,7 @@ def test_a_contrast_is_no_label_and_the_labels_are_those_of_the_kinds() -> None:
 def test_a_contrast_below_the_floor_is_not_found_however_certain() -> None:
     t = table({("sink_off_duplicate", 0, 0): 0.04})
     one = contrasts(replace(t, mass=np.round(t.mass, 2)))["duplicate_token", "L0H0"]
-    assert one.effect_low > 0.02 and one.effect_high < 0.06 and one.q is not None and one.q > 0.5 and one.floor == 0.05
+    assert one.effect_low > 0.02 and one.effect_high < 0.06 and one.q is not None and one.q > 0.5 and one.floor == 0.10
 
 
 def test_it_is_the_difference_over_confirmation_documents_that_have_both_sorts_of_row() -> None:
@@ -87,7 +87,7 @@ def test_it_is_the_difference_over_confirmation_documents_that_have_both_sorts_o
         se = np.sqrt(within / df / len(effect))
     assert (one.n, one.df, one.value, one.null) == (60, df, pytest.approx(off.mean()), pytest.approx(at.mean()))
     assert one.effect == pytest.approx(effect.mean()) and one.null_kind == "rows where the kind applies"
-    assert one.p == pytest.approx(scipy_stats.t.sf((effect.mean() - 0.05) / se, df))
+    assert one.p == pytest.approx(scipy_stats.t.sf((effect.mean() - 0.10) / se, df))
     assert one.effect_low == pytest.approx(effect.mean() - scipy_stats.t.isf(0.025, df) * se)
     np.testing.assert_allclose([x.q for x in found.values()], adjust(np.array([x.p or 0.0 for x in found.values()])))
 

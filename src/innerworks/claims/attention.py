@@ -11,7 +11,7 @@ from innerworks.claims.rules import both, more, some
 if TYPE_CHECKING:
     import polars
 
-OFFSETS = ("previous_token", "current_token", "offset_2", "offset_3", "first_token")
+OFFSETS = ("previous_token", "current_token", "offset_2", "offset_3")
 
 
 def labelled(rows: "polars.DataFrame") -> "polars.DataFrame":
@@ -19,6 +19,13 @@ def labelled(rows: "polars.DataFrame") -> "polars.DataFrame":
     import polars as pl
 
     return rows.filter(pl.col("rung") >= 1)
+
+
+def of_sinks(rows: "polars.DataFrame") -> "polars.DataFrame":
+    """Only heads that bear the label of a sink themselves."""
+    import polars as pl
+
+    return rows.filter(pl.col("note").str.contains("a labelled sink"))
 
 
 ATTENTION = (
@@ -31,6 +38,7 @@ ATTENTION = (
         clauses=(
             some("heads at a fixed offset, on text and on random tokens", OFFSETS),
             some("a previous-token head is among them", "previous_token"),
+            some("heads on the first token", "first_token"),
             some("one of them is necessary", "previous_token", rung=2),
         ),
     ),
@@ -51,8 +59,8 @@ ATTENTION = (
         statement="Some heads follow syntactic relations, in each direction that a causal mask allows.",
         citation="Clark et al. 2019, arXiv:1906.04341; Voita et al. 2019, arXiv:1905.09418",
         clauses=(
-            some("heads that find a relation better than the best fixed offset", "syntactic:", phantom=False),
-            some("one of them is necessary for agreement", "syntactic:", rung=2, phantom=False),
+            some("heads that find a relation better than the best fixed offset", "syntactic:"),
+            some("one of them is necessary for agreement", "syntactic:", rung=2),
         ),
     ),
     Claim(
@@ -85,7 +93,7 @@ ATTENTION = (
             some("heads that look at what followed the current token last time", "induction"),
             some("one of them is necessary for second copies", "induction", rung=2),
             some("and losing it harms ordinary text little", "induction", rung=3),
-            both("one of them copies", "induction", "copying"),
+            both("one that is necessary copies", "induction", "copying", rung=2),
         ),
     ),
     Claim(
@@ -131,7 +139,7 @@ ATTENTION = (
         title="domain heads",
         statement="Some heads serve a domain (a language, code, ...).",
         citation="Ferrando and Voita 2024, arXiv:2403.00824",
-        clauses=(some("heads whose loss harms one domain beyond the others", "domain:", measure="harm_contrast", phantom=False),),
+        clauses=(some("heads whose loss harms one domain beyond the others", "domain:", measure="harm_contrast"),),
     ),
     Claim(
         id="A11",
@@ -140,7 +148,8 @@ ATTENTION = (
         citation="Xiao et al. 2023, arXiv:2309.17453",
         clauses=(
             some("heads that rest on the first token", "first_token"),
-            more("less so where the head's own behaviour applies", "attention_sink", "sink_contrast"),
+            more("less so where the head's own behaviour applies", "attention_sink", "sink_contrast", which=of_sinks),
+            some("heads that look at punctuation", "punctuation"),
         ),
     ),
     Claim(
@@ -150,6 +159,7 @@ ATTENTION = (
         citation="Xiao et al. 2023, arXiv:2309.17453",
         clauses=(
             more("a window without the first tokens loses more than one with four of them", "streaming", "loss_without_sinks"),
+            more("generation goes on past the window", "streaming", "generation"),
             more("with four sink tokens the loss is close to that of full recomputation", "streaming", "closeness_with_sinks"),
         ),
     ),

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 HARMS = ("harm", "joint_harm", "marginal_harm")
 SHOWN = 4  # sites named in a sentence
 POWERED = 0.90  # share of components that must have had the power to show twice the floor
+PLANTED = frozenset({"previous_token", "duplicate_token", "induction", "first_token"})  # kinds whose phantoms are found
 
 
-def some(
-    says: str, behaviours: str | Sequence[str], *, rung: int = 1, measure: str = "attention", phantom: bool = True
-) -> Clause:
+def some(says: str, behaviours: str | Sequence[str], *, rung: int = 1, measure: str = "attention") -> Clause:
     """Are there parts of a kind (or of any of several), at this rung?
 
-    measure: that of the label's rows. phantom: does this version find the kind where it is planted?
+    measure: that of the label's rows. A "no" is only given for kinds that this version finds where they are planted.
     """
     kinds = (behaviours,) if isinstance(behaviours, str) else tuple(behaviours)
+    phantom = set(kinds) <= PLANTED
 
     def ask(findings: "polars.DataFrame") -> Evidence:
         import polars as pl
@@ -43,6 +43,8 @@ def some(
             return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
         if rung == 1:
             return _absent(says, mine, phantom)
+        if rung == 3:
+            return _not_selective(says, mine, findings.filter(_of(kinds) & (pl.col("measure") == "collateral")))
         return _no_harm(says, mine, findings.filter(_of(kinds) & pl.col("measure").is_in(HARMS)), phantom)
 
     return Clause(says=says, ask=ask)
@@ -58,7 +60,8 @@ def more(
 ) -> Clause:
     """Does an effect exceed its floor, for at least so many rows of a measure?
 
-    Yes: those with q <= .05 above the floor, or by the 95 % interval where no q was computed. No: every interval lies below it.
+    Yes: those above the floor with q <= .05 (p, where there is no q). No: every interval lies below the floor. Rows of fewer
+    than 12 units answer neither; nor do rows without any p.
     """
 
     def ask(findings: "polars.DataFrame") -> Evidence:
@@ -68,11 +71,10 @@ def more(
         rows = rows if which is None else which(rows)
         if rows.is_empty():
             return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
-        sure = (
-            pl.when(pl.col("q").is_null()).then(pl.col("effect_low") > pl.col("floor")).otherwise(pl.col("q") <= CONSTANTS.level)
-        )
-        above = rows.filter(sure & (pl.col("effect") > pl.col("floor")))
-        below = rows.filter(pl.col("effect_high") < pl.col("floor"))
+        enough = (pl.col("n") >= CONSTANTS.least_units) | (pl.col("null_kind") == "mismatched parts")  # weights have no units
+        sure = pl.coalesce("q", "p") <= CONSTANTS.level
+        above = rows.filter(enough & sure & (pl.col("effect") > pl.col("floor")))
+        below = rows.filter(enough & (pl.col("effect_high") < pl.col("floor")))
         best = rows.sort("effect", descending=True).row(0, named=True)
         answer: Answer = "yes" if len(above) >= at_least else "no" if len(rows) - len(below) < at_least else "open"
         sites = tuple(above.sort("effect", descending=True)["site"].unique(maintain_order=True).head(SHOWN))
@@ -82,14 +84,16 @@ def more(
 
 
 def both(says: str, first: str, second: str, *, rung: int = 1) -> Clause:
-    """Is some part of two kinds at once?"""
+    """Is some part of the first kind, at this rung, of the second kind, too (at any)?"""
 
     def ask(findings: "polars.DataFrame") -> Evidence:
         import polars as pl
 
         if findings.filter(_of((second,))).is_empty() or findings.filter(_of((first,))).is_empty():
             return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
-        labelled = [set(findings.filter(_of((kind,)) & (pl.col("rung") >= rung))["site"]) for kind in (first, second)]
+        labelled = [
+            set(findings.filter(_of((kind,)) & (pl.col("rung") >= at))["site"]) for kind, at in ((first, rung), (second, 1))
+        ]
         shared = sorted(labelled[0] & labelled[1])
         if not shared:
             return Evidence(clause=says, answer="open", says=f"no head is labelled {first} and {second} at once")
@@ -141,7 +145,7 @@ def _absent(says: str, rows: "polars.DataFrame", phantom: bool) -> Evidence:
 def _excluded(rows: "polars.DataFrame") -> tuple[bool, float]:
     """Is an effect of twice the floor excluded for every component? And the largest that is not."""
     rows = rows.drop_nulls(["df", "effect", "effect_high"])
-    if rows.is_empty():
+    if rows.is_empty() or int(rows["n"].min() or 0) < CONSTANTS.least_units:  # pyright: ignore[reportArgumentType]
         return False, float("inf")
     effect, high, df = (rows[name].to_numpy().astype(float) for name in ("effect", "effect_high", "df"))
     se = (high - effect) / stdtrit(df, 1 - CONSTANTS.level / 2)
@@ -158,16 +162,31 @@ def _no_harm(says: str, labels: "polars.DataFrame", harms: "polars.DataFrame", p
     if len(seen) == 0:
         absent = _absent(says, labels, phantom)
         return absent if absent.answer == "no" else Evidence(clause=says, answer="open", says="no head to ablate was found")
-    tried = harms.filter(pl.col("measure") == "harm")
+    tried, jointly = (harms.filter(pl.col("measure") == one) for one in ("harm", "joint_harm"))
     if tried.is_empty():
         return Evidence(clause=says, answer="open", says="no head of this kind was ablated at this depth")
     best = tried.sort("effect", descending=True).row(0, named=True)
-    excluded, bound = _excluded(tried)
-    all_tried = set(seen) <= set(tried["site"])
-    if excluded and all_tried:
+    bounds = [_excluded(harms.filter(pl.col("measure") == measure)) for measure in harms["measure"].unique()]
+    excluded, bound = all(one for one, _ in bounds), max(bound for _, bound in bounds)
+    small = bool((harms["value"] < 2 * harms["floor"]).all())  # not only beyond controls, one of which may be wild
+    all_tried = set(seen) <= set(tried["site"]) and (len(seen) == 1 or not jointly.is_empty())
+    if excluded and small and all_tried and phantom:
         return _evidence(says, "no", f"none: the largest harm beyond controls is {best['effect']:.3f}", best, ())
-    few = "" if all_tried else f"{tried['site'].n_unique()} of {len(seen)} labels were ablated; "
+    few = "" if all_tried else f"{tried['site'].n_unique()} of {len(seen)} labels ablated alone, {len(jointly)} jointly; "
     return _evidence(says, "open", f"{few}harm up to {bound:.3f} not excluded", best, ())
+
+
+def _not_selective(says: str, labels: "polars.DataFrame", collateral: "polars.DataFrame") -> Evidence:
+    """Of the necessary parts, none passed: did all of them fail, or was it not decided?"""
+    import polars as pl
+
+    necessary = set(labels.filter(pl.col("rung") >= 2)["site"])
+    failed = set(collateral.filter(pl.col("note").str.starts_with("fail"))["site"])
+    if not necessary:
+        return Evidence(clause=says, answer="open", says="no head of this kind is shown to be necessary")
+    if necessary <= failed:
+        return Evidence(clause=says, answer="no", says=f"all {len(necessary)} that are necessary harm other text, too")
+    return Evidence(clause=says, answer="open", says="harm elsewhere is not decided")
 
 
 def _evidence(clause: str, answer: Answer, says: str, row: dict[str, object], sites: tuple[str, ...]) -> Evidence:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -119,8 +118,3 @@ class Capture(Call):
         super().__init__(parent.positions)
         self.parent = parent
         self.captured: dict[str, Tensor] = {}  # q, k, v [batch, head, seq, d_head], one per query head
-
-
-def everywhere(positions: Positions) -> Bool[Tensor, "batch total"]:
-    """True at every token."""
-    return torch.ones_like(positions.ids, dtype=torch.bool)

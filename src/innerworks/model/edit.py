@@ -99,6 +99,10 @@ class Change:
         value = torch.as_tensor(self.value, dtype=part.dtype, device=part.device)
         seq = axes.index("seq")
         shape = (*part.shape[:seq], total, *part.shape[seq + 1 :])
+        if value.ndim == len(shape) and value.shape[seq] == 1 < total:  # of a suffix, or of another text
+            raise UsageError(
+                f"A value of one position cannot be put at {self.site} of {total}. Give one without that axis, or all."
+            )
         try:
             return value.expand(shape)[(EVERY,) * seq + (here,)]
         except RuntimeError as error:
@@ -174,6 +178,10 @@ def ablate(
         raise UsageError(f"ablate(how={how!r}): how is 'mean', 'zero' or 'resample'.")
     if source is None:
         raise UsageError(f"ablate({str(site)!r}, 'resample') needs source=, a run that recorded {site} on other texts.")
+    if len(source.mask) < 2 or source.start or bool((source.mask != source.mask[:1]).any()):
+        raise UsageError(
+            f"ablate({str(site)!r}, 'resample'): source= must be a whole run of two texts or more, all equally long."
+        )
     return Change(site=site, value=source[site].roll(-1, dims=0), positions=positions, says=f"{site} taken from another text")
 
 
@@ -228,6 +236,8 @@ def freeze(site: str | Site, clean: "Run | None" = None) -> Change | Detach:
     site = editable(site)
     if clean is None:
         return Detach(site=site, says=f"{site} without gradient")
+    if clean.start:
+        raise UsageError(f"freeze({str(site)!r}): the clean run computed only a suffix. Run it whole.")
     return Change(site=site, value=clean[site], positions="all", says=f"{site} frozen")
 
 
@@ -269,16 +279,18 @@ def rows_of(where: Where, positions: Positions) -> Bool[Tensor, "batch total"]:
 def _chosen(where: Where, positions: Positions) -> Bool[Tensor, "batch total"]:
     ids = positions.ids
     if isinstance(where, str):
+        if where != "all":
+            raise UsageError(f"positions={where!r}: as a word there is only 'all'. Give indices, or a boolean per token.")
         return torch.ones_like(ids, dtype=torch.bool)
     if where is None:
         return ids >= 1
-    if isinstance(where, Tensor) and where.dtype == torch.bool:
-        if where.shape != ids.shape:
-            raise UsageError(f"positions has shape {tuple(where.shape)}, the tokens {tuple(ids.shape)}.")
-        return where
     wanted, length = torch.as_tensor(where, device=ids.device), int(ids.max()) + 1
-    outside = wanted[(wanted < 0) | (wanted >= length)].tolist()
-    if outside and not positions.growing:
+    if wanted.dtype == torch.bool:
+        if wanted.shape != ids.shape:
+            raise UsageError(f"positions has shape {tuple(wanted.shape)}, the tokens {tuple(ids.shape)}.")
+        return wanted
+    outside = wanted[(wanted < 0) | ((wanted >= length) & (not positions.growing))].tolist()
+    if outside:
         raise UsageError(
             f"positions {outside} lie outside the sequences, of which the longest has {length} tokens (0 to {length - 1})."
         )

@@ -17,7 +17,7 @@ from innerworks.model.anatomy import Anatomy, anatomy_of, find
 from innerworks.model.call import Place, Positions, current
 from innerworks.model.certificate import Certificate, certify
 from innerworks.model.each import run_each
-from innerworks.model.edit import Edit, Mean, editable, rows_of
+from innerworks.model.edit import Edit, Mean, applies, editable, rows_of
 from innerworks.model.edited import edited
 from innerworks.model.peft import adapter_off
 from innerworks.model.resume import first_token
@@ -142,6 +142,8 @@ class Model:
 
     def sites(self, kind: str) -> list[str]:
         """The sites of a kind, one per layer that has it: `model.sites("pattern")`."""
+        if kind not in LAYER_KINDS:
+            raise UnknownSite(f"{kind!r} is no activation of layers.{near_misses(kind, LAYER_KINDS)}")
         layers = [layer for layer in range(self.anatomy.layers) if self.lacks(kind, layer) is None]
         return [str(Site(layer=layer, kind=kind)) for layer in layers]
 
@@ -252,12 +254,19 @@ class Model:
         grad: let gradients flow; see `Run.gradient`.
         """
         if not isinstance(tokens, Tensor):
+            if mask is not None:
+                raise UsageError("mask= is for token ids: of texts, it follows from their lengths.")
             tokens, mask = self.tokenize(tokens)
         tokens = tokens.to(self.device)
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(self.device, torch.bool)
         self._check_tokens(tokens, mask)
         self._check_quiet()
         edits = list(edit) if isinstance(edit, Sequence) else [edit]
+        for one in edits:
+            if not applies(one, Positions.of(mask)):
+                raise UsageError(
+                    f"{one.says}: no token lies at its positions (None is every position but 0), so nothing is edited."
+                )
         start = 0
         if resume is not None:
             self._check_resume(resume, tokens, mask)
@@ -317,8 +326,10 @@ class Model:
         """Keep edits in force for code that is not ours: `with model.edited(edits) as hf: hf.generate(...)`.
 
         Positions count from each text's first token and go on through what is generated. Edits of keys and values hold at
-        every step, cache or no cache; `k_in` and `v_in` need use_cache=False. Raises on leaving if an edit never applied.
+        every step, cache or no cache; `k_in` and `v_in` need use_cache=False. Raises on leaving if an edit never applied. Only
+        the thread that entered is edited: start others with `contextvars.copy_context().run`.
         """
+        self._check_still()
         with edited(self, list(edit) if isinstance(edit, Sequence) else [edit]):
             yield self.hf
 
@@ -329,14 +340,13 @@ class Model:
     run_with_cache = transformer_lens.run_with_cache
     run_with_hooks = transformer_lens.run_with_hooks
 
-    def mean(self, texts: Sequence[str], *, kinds: Sequence[str] = ("z",)) -> Mean:
+    def mean(self, texts: str | Sequence[str], *, kinds: Sequence[str] = ("z",)) -> Mean:
         """Mean activations over texts, positions 1 and later: what `ablate(..., mean=...)` puts in a part's place."""
         over_keys = [kind for kind in kinds if kind in ("pattern", "scores")]
         if over_keys:
             raise UsageError(f"There is no mean {over_keys[0]} over texts: its keys are other tokens in every text.")
+        texts = [texts] if isinstance(texts, str) else texts
         for kind in kinds:
-            if kind not in LAYER_KINDS:
-                raise UnknownSite(f"{kind!r} is no activation of layers.{near_misses(kind, LAYER_KINDS)}")
             if not self.sites(kind):
                 raise UnknownSite(f"There is no {kind} in {self.name}: {self.lacks(kind, 0)}.")
         total: dict[str, Tensor] = {}
@@ -371,13 +381,16 @@ class Model:
             )
 
     def _check_quiet(self) -> None:
+        self._check_still()
+        if current() is not None:
+            raise UsageError("model.run inside model.edited would run without those edits: give them as edit=, outside.")
+
+    def _check_still(self) -> None:
         if any(module.training for module in self.hf.modules()):
             raise UsageError(
                 f"{self.name} is in training mode, at least in parts (dropout or gradient checkpointing would be at work). "
                 "Call model.hf.eval() first."
             )
-        if current() is not None:
-            raise UsageError("model.run inside model.edited would run without those edits: give them as edit=, outside.")
 
     def _check_resume(self, resume: Run, tokens: Tensor, mask: Tensor) -> None:
         if resume.of.hf is not self.hf or not resume.clean:

@@ -20,6 +20,7 @@ from innerworks.errors import UnknownSite, UsageError
 from innerworks.model.call import Call, Handler, Place, Positions
 from innerworks.model.edit import Edit, narrowed
 from innerworks.model.hooks import hooked
+from innerworks.model.peft import adapter_layers
 from innerworks.model.resume import KeysValues, first_layer, prefix, skipping
 from innerworks.sites import INPUTS, KINDS, Site, expand
 
@@ -34,7 +35,8 @@ Watch = tuple[Site, Handler]
 class Run:
     """What one pass left behind. `run["L5H3.pattern"]` is a recorded tensor; shapes are in `innerworks.sites.KINDS`.
 
-    Of a run of a suffix, `final`, `logits` and what was recorded begin at token `start`.
+    Of a run of a suffix, `final`, `logits` and what was recorded begin at token `start`; k, v and the key axis hold all tokens.
+    Recordings are the tensors that passed, and may share memory: clone them before you change them in place.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -47,7 +49,7 @@ class Run:
     clean: bool = True  # nothing was edited or watched, so other runs may resume from it
     streams: dict[int, Tensor] | None = field(default=None, repr=False)  # keep="resume": every block's output
     cache: KeysValues | None = field(default=None, repr=False)  # keep="resume": keys and values by layer
-    switches: tuple[bool, ...] = field(default=(), repr=False)  # which adapter layers were off
+    switches: tuple[object, ...] = field(default=(), repr=False)  # how adapter layers were switched
 
     def __getitem__(self, site: str | Site) -> Tensor:
         site = Site.parse(site)
@@ -120,7 +122,7 @@ def run(
         _record(model, call, site, recorded, to=to, dtype=dtype)
     streams = {layer: [] for layer in range(model.anatomy.layers)} if keep else {}
     for layer, parts in streams.items():
-        call.add("resid_post", layer, _recorder(parts))
+        call.add("resid_post", layer, lambda stream, queries, parts=parts: parts.append(stream.clone()))  # nobody else's
     for site, handler in watch:
         model.check(site)
         call.add(*model.place(site), handler)
@@ -150,10 +152,9 @@ def run(
     )
 
 
-def switches(hf: nn.Module) -> tuple[bool, ...]:
-    """Which adapter layers of a model are off; nothing for a model without any."""
-    layers: list[Any] = [module for module in hf.modules() if hasattr(module, "disable_adapters")]
-    return tuple(bool(layer.disable_adapters) for layer in layers)
+def switches(hf: nn.Module) -> tuple[object, ...]:
+    """How each adapter layer of a model is switched: off, which are active, which are merged; nothing without any."""
+    return tuple((one.disable_adapters, tuple(one.active_adapters), tuple(one.merged_adapters)) for one in adapter_layers(hf))
 
 
 def _keys_values(cache: DynamicCache) -> KeysValues:

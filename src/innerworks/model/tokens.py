@@ -4,7 +4,7 @@ Special tokens are the tokenizer's own business (Llama puts a BOS in front, Qwen
 when asked for: what is studied by default is plain text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,13 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: str | Sequence[str], *, bos: bool | None, chat: bool, device: torch.device
 ) -> tuple[Int[Tensor, "batch seq"], Bool[Tensor, "batch seq"]]:
     """Token ids and mask of texts, padded on the right; see `Model.tokenize`."""
-    texts = [texts] if isinstance(texts, str) else list(texts)
+    texts = [texts] if isinstance(texts, str) else texts
+    if isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts):
+        raise UsageError(
+            f"Give a text, a list of texts, or token ids as a tensor [batch, seq]; got {type(texts).__name__}. "
+            "Of what a tokenizer returned, give ['input_ids'], and mask=['attention_mask']."
+        )
+    texts = list(texts)
     ids = [_with_bos(tokenizer, _ids(tokenizer, text, chat=chat), bos) for text in texts]
     if not ids or not all(ids):
         raise UsageError("There is no token in " + ("an empty list of texts." if not ids else f"{texts[ids.index([])]!r}."))
