@@ -99,10 +99,6 @@ class Change:
         value = torch.as_tensor(self.value, dtype=part.dtype, device=part.device)
         seq = axes.index("seq")
         shape = (*part.shape[:seq], total, *part.shape[seq + 1 :])
-        if value.ndim == len(shape) and value.shape[seq] == 1 < total:  # of a suffix, or of another text
-            raise UsageError(
-                f"A value of one position cannot be put at {self.site} of {total}. Give one without that axis, or all."
-            )
         try:
             return value.expand(shape)[(EVERY,) * seq + (here,)]
         except RuntimeError as error:
