@@ -118,3 +118,12 @@ def test_every_behaviour_has_its_own_look():
         "first_token",
         "s_inhibition",
     ]
+
+
+def test_every_behaviour_has_its_mark_in_the_report() -> None:
+    from importlib.resources import files
+
+    from innerworks.show.behaviours import BEHAVIOURS
+
+    template = (files("innerworks.show.report") / "template.html").read_text(encoding="utf-8")
+    assert [one.name for one in BEHAVIOURS.values() if f'id="mark-{one.mark}"' not in template] == []
