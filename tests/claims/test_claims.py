@@ -164,3 +164,10 @@ def claim(*answers: Any, **options: Any) -> Claim:
 @pytest.mark.parametrize("claim", LEDGER.values(), ids=list(LEDGER))
 def test_an_empty_atlas_measures_nothing(claim: Claim):
     assert judge(claim, frame([])).verdict == "not measured"
+
+
+def test_a_no_is_licensed_only_by_kinds_that_phantoms_really_hold():
+    from innerworks.claims.rules import PLANTED
+    from innerworks.phantoms.build import build
+
+    assert set(build("gpt2", seed=0).truth) >= PLANTED
