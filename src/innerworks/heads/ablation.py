@@ -86,9 +86,7 @@ def trial(model: Model, reading: Reading, *, units: Mapping[str, int], text_toke
         batches[material], strata[material] = batch, tuple(names)
         clean[material] = model.run(batch.tokens, mask=batch.mask, keep="resume", logits="none")
         rows.update(_rows(batch))
-    return Trial(
-        batches=batches, clean=clean, rows=rows, strata=strata, watchers=tuple(watchers), asked=asked, absent=absent
-    )
+    return Trial(batches=batches, clean=clean, rows=rows, strata=strata, watchers=tuple(watchers), asked=asked, absent=absent)
 
 
 def _prompts(model: Model, material: str, count: int) -> tuple[TextBatch, Asked, list[str]]:

@@ -110,9 +110,7 @@ HARMS: dict[str, Judged] = {
     "induction": Judged(harms=(_COPIES,)),
     "subword_joiner": Judged(harms=(Harm(metric="joined_loss", nats="joined_loss", elsewhere="single_loss"),)),
     "copying": Judged(harms=(_REPEATED,), shown_by=("eigenvalue", "direct_effect")),
-    "copy_suppression": Judged(
-        harms=(Harm(metric="naive_copying", nats="fresh_loss", elsewhere="repeated_loss"),), shown_by=()
-    ),
+    "copy_suppression": Judged(harms=(Harm(metric="naive_copying", nats="fresh_loss", elsewhere="repeated_loss"),), shown_by=()),
     "successor": Judged(
         harms=(Harm(metric="next_item_loss", nats="next_item_loss", elsewhere="text_loss"),),
         shown_by=("succession", "direct_effect"),

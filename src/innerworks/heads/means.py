@@ -43,6 +43,7 @@ class HeadMeans:
         """Add one layer's z `[batch, seq, head, d_head]`."""
         if batch.half != "discovery":
             return
+        assert site.layer is not None
         _add(state, MATERIALS.index(batch.material), site.layer, activation, self._rows)
 
     def end_batch(self, state: State, batch: TextBatch) -> None:
@@ -72,9 +73,7 @@ def reference(model: Model, state: State, material: str) -> HeadReference:
     return _reference(model, state, MATERIALS.index(material), over)
 
 
-def reference_of(
-    model: Model, tokens: Int[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"], *, over: str
-) -> HeadReference:
+def reference_of(model: Model, tokens: Int[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"], *, over: str) -> HeadReference:
     """The same of some texts, by running them; over: what they are, in words."""
     state, rows = _empty(model.anatomy, 1), mask.clone()
     rows[:, 0] = False
