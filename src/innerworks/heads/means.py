@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from innerworks.findings import Finding
 from innerworks.model import Mean, Model
 from innerworks.model.anatomy import Anatomy
 from innerworks.model.observe import State, zeros
@@ -53,10 +52,6 @@ class HeadMeans:
 
     def freeze(self, state: State) -> None:
         """Nothing to choose: confirmation is never added."""
-
-    def findings(self, state: State, reading: Reading) -> list[Finding]:
-        """None: these are means to work with."""
-        return []
 
 
 @dataclass(frozen=True, kw_only=True)
