@@ -16,8 +16,8 @@ import time
 import torch
 
 import innerworks as iw
-from innerworks.scan import stages
-from innerworks.scan.engine import observe, observe_batch
+from innerworks.scan.engine import begin, observe, observe_batch
+from innerworks.scan.studies import studies, watch
 from innerworks.text import Corpus, Document, Reading, read
 
 PAIRS = 9
@@ -52,13 +52,13 @@ def time_ratios(pairs: int) -> list[float]:
     model = iw.load(MODEL)
     reading = prepared(model, Corpus.open("builtin"))
     batch = reading.batches("discovery")[0]
-    ratios = []
+    instruments, ratios = watch(model, studies()), []
     for _ in range(pairs + 1):
         start = time.perf_counter()
         with torch.no_grad():
             model.hf(input_ids=batch.tokens, attention_mask=batch.mask.long(), use_cache=False)
         middle = time.perf_counter()
-        observe_batch(model, batch, stages.instruments(), stages.start(model, reading))
+        observe_batch(model, batch, instruments, begin(model, reading, instruments))
         ratios.append((time.perf_counter() - middle) / (middle - start))
     return ratios[1:]  # the first pair warms up
 
@@ -85,7 +85,8 @@ def peak_memory(tokens: int) -> float:
         order = torch.randperm(len(words), generator=generator).tolist()
         documents.append(Document(id=str(i), text=" ".join(words[j] for j in order), domain=f"domain {i % 10}"))
     reading = prepared(model, Corpus.of("shuffled", documents))
-    observe(model, reading, stages.instruments(), stages.start(model, reading))
+    instruments = watch(model, studies())
+    observe(model, reading, instruments, begin(model, reading, instruments))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

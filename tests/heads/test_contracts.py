@@ -15,7 +15,6 @@ from innerworks.heads.seen import findings
 from innerworks.model import Model
 from innerworks.model.observe import State, zeros
 from innerworks.scan.engine import begin, observe
-from innerworks.scan.stages import finish_pass, start
 from innerworks.stats import estimate, upper_tail
 from innerworks.text import Corpus, Reading, read
 from innerworks.text.pieces import kind_of_each_token, word_of_each_token
@@ -62,7 +61,9 @@ def twin(tokenizer: Any, seed: int) -> Model:
 def decided(model: Model, corpus: Corpus, seed: int = 0) -> list[Finding]:
     anatomy = model.anatomy
     reading = read(corpus, model.tokenizer, vocab=anatomy.vocab, max_positions=anatomy.max_positions, seed=seed)
-    return findings(finish_pass(model, reading, start(model, reading)))
+    instruments = [patterns.Patterns()]
+    done = observe(model, reading, instruments, begin(model, reading, instruments))
+    return findings(patterns.heads_by_unit(done.states["heads"], reading))
 
 
 def check_twins(tokenizer: Any, corpus: Corpus, seeds: range, most: int) -> None:

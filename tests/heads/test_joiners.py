@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from innerworks.findings import Finding
-from innerworks.heads.patterns import Patterns
+from innerworks.heads import seen
+from innerworks.heads.patterns import Patterns, heads_by_unit
 from innerworks.sites import Site
 from innerworks.text import Reading
 from innerworks.text.reading import Window
@@ -104,7 +105,7 @@ def found(make_reading: Any, tiny_model: Any) -> list[Finding]:
             one.begin_batch(batch)
             one.observe(state, batch, Site(layer=0, kind="pattern"), pattern, slice(0, None))
             one.end_batch(state, batch)
-    return one.findings(state, reading)
+    return seen.findings(heads_by_unit(state, reading))
 
 
 def of(found: list[Finding], looks: Callable[[Window, int], Row], behaviour: str) -> dict[str, Finding]:

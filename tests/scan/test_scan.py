@@ -40,7 +40,9 @@ def test_a_scan_ends_with_every_file_and_nothing_else(atlas: Atlas) -> None:
         "findings.parquet",
         "examples.parquet",
         "report.html",
+        "units.parquet",
         "arrays/heads_by_unit.safetensors",
+        "arrays/circuits.safetensors",
         "arrays/ablations.safetensors",
         "arrays/patterns.safetensors",
     }
@@ -51,7 +53,8 @@ def test_every_file_can_be_read(atlas: Atlas, model: iw.Model) -> None:
     again = Atlas.open(atlas.path)
     assert again.findings.columns == list(COLUMNS) and again.findings.height > 13 * 48
     seen, metadata = again.arrays(schema.HEADS_BY_UNIT)
-    units = json.loads(metadata["units"])
+    units = again.units
+    assert tuple(units.columns) == schema.UNIT_COLUMNS and set(units["half"]) == {"discovery", "confirmation"}
     assert seen["mass"].shape == (len(units), len(json.loads(metadata["measures"])), model.anatomy.layers, model.anatomy.heads)
     assert seen["rows"].shape == seen["mass"].shape[:2]
     kept, _ = again.arrays(schema.ABLATIONS)
@@ -88,14 +91,13 @@ def test_progress_counts_up_to_all_tokens_and_then_ablations(atlas: Atlas, steps
     assert [step.done for step in reading] == sorted({step.done for step in reading})
     read = atlas.manifest["corpus"]
     assert reading[-1].done == reading[-1].total == read["tokens"] + read["generated_tokens"]
-    ablating = [step for step in steps if step.stage == "ablating"]
+    ablating = [step for step in steps if step.stage == "ablations"]
     assert ablating and steps.index(ablating[0]) == len(reading) and ablating[-1].total is None
 
 
 def test_examples_belong_to_labels_and_come_from_confirmation_text(atlas: Atlas) -> None:
     labels = {(row["behaviour"], row["site"]) for row in atlas.labels.iter_rows(named=True)}
-    _, metadata = atlas.arrays(schema.HEADS_BY_UNIT)
-    confirmation = {id for id, _, material, half in json.loads(metadata["units"]) if (material, half) == ("text", "confirmation")}
+    confirmation = {id for id, _, material, half in atlas.units.rows() if (material, half) == ("text", "confirmation")}
     assert atlas.examples
     for one in atlas.examples:
         assert (one.behaviour, one.site) in labels and one.unit in confirmation
@@ -110,7 +112,7 @@ def test_everything_can_be_decided_again_from_the_atlas_alone(atlas: Atlas) -> N
 
 def test_the_findings_in_memory_are_those_of_the_scan(atlas: Atlas, model: iw.Model, phantom_folder: Path) -> None:
     reading, _, depth = prepare(model, corpus=f"file:{phantom_folder / 'text.jsonl'}", depth="quick")
-    assert same(frame(measure(model, reading, depth.effort)), atlas.findings)
+    assert same(frame(measure(model, reading, depth=depth.name)), atlas.findings)
 
 
 def test_another_seed_draws_other_repeats_and_reads_the_same_text(atlas: Atlas, model: iw.Model, phantom_folder: Path) -> None:
@@ -174,7 +176,7 @@ def test_a_scan_interrupted_while_reading_and_while_ablating_goes_on_to_the_same
         with pytest.raises(AtlasError, match=f"{next(iter(other))} differ"):
             scan(out, resume=True, **other)
     second: list[Any] = []
-    stop = interrupt_at("ablating", 7)
+    stop = interrupt_at("ablations", 7)
     with pytest.raises(Interruption):
         scan(out, resume=True, progress=lambda step: (second.append(step), stop(step)))
     batches = sum(step.stage == "reading" for step in second)
@@ -182,7 +184,7 @@ def test_a_scan_interrupted_while_reading_and_while_ablating_goes_on_to_the_same
     resumed = scan(out, resume=True, progress=third.append)
     assert_equal(resumed, atlas)
     ablated = [step.done for step in third]
-    assert batches >= 4 and {step.stage for step in third} == {"ablating"} and ablated[0] > 1  # nothing was done twice
+    assert batches >= 4 and {step.stage for step in third} == {"ablations"} and ablated[0] > 1  # nothing was done twice
     assert not (out / schema.PARTIAL).exists()
 
 
@@ -196,7 +198,7 @@ run.SAVE_EVERY = 0.0
 run.read = functools.partial(run.read, sequences={sequences})
 
 def kill(step):
-    if step.stage == "ablating" and step.done == 3:
+    if step.stage == "ablations" and step.done == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
 iw.scan(sys.argv[1] + "/model", out=sys.argv[2], corpus="file:" + sys.argv[1] + "/text.jsonl", depth="quick", progress=kill)
@@ -214,7 +216,7 @@ def test_a_killed_scan_goes_on_in_another_process_to_the_same_findings_bit_for_b
     assert not (tmp_path / "a" / schema.MANIFEST).exists()
     steps: list[Any] = []
     assert_equal(scan(tmp_path / "a", resume=True, progress=steps.append), atlas)
-    assert {step.stage for step in steps} == {"ablating"}
+    assert {step.stage for step in steps} == {"ablations"}
 
 
 def test_other_weights_another_tokenizer_and_other_text_are_not_gone_on_with(
@@ -243,14 +245,14 @@ def test_a_full_disk_stops_the_scan_in_words_and_what_was_saved_serves_later(
     out, full = tmp_path / "a", pytest.MonkeyPatch()
 
     def fill(step: Any) -> None:
-        if step.stage == "ablating" and not full._setattr:
+        if step.stage == "ablations" and not full._setattr:
             full.setattr("innerworks.atlas.store.os.fsync", lambda descriptor: _no_space(errno.ENOSPC))
 
     with pytest.raises(AtlasError, match="No space left on device"):
         scan(out, progress=fill)
     full.undo()
     left = {file.name for file in out.rglob("*") if file.is_file()}
-    assert left == {"settings.json", "pass.safetensors"}
+    assert left == {"settings.json", "pass.safetensors", "heads_by_unit.safetensors", "circuits.safetensors"}
     steps: list[Any] = []
     assert same(scan(out, resume=True, progress=steps.append).findings, atlas.findings)
     assert not any(step.stage == "reading" for step in steps)

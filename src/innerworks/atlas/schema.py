@@ -4,8 +4,10 @@ manifest.json                     what was scanned, how, with which versions; wr
 findings.parquet                  one row per measured statement (`innerworks.findings.COLUMNS`)
 claims.parquet                    the ledger: `id title statement citation verdict summary evidence` (JSON: one object per clause)
 examples.parquet                  real text on which a labelled head shows its behaviour: `behaviour site unit tokens array`
-arrays/heads_by_unit.safetensors  `mass [unit, measure, layer, head]`, `rows [unit, measure]`; units and measures as metadata
-arrays/ablations.safetensors      `SET/metric [unit]`: each metric without a set of heads (`clean` for none), and
+units.parquet                     what was counted, in order: documents and generated sequences, `id stratum material half`
+arrays/STUDY.safetensors          what each study kept: the same arrays give the same findings (`innerworks.scan.decide_again`).
+  heads_by_unit                   `mass [unit, measure, layer, head]`, `rows [unit, measure]`; the measures as metadata
+  ablations                       `SET/metric [unit]`: each metric without a set of heads (`clean` for none), and
                                   `removed/material [layer, head]`
 arrays/patterns.safetensors       attention patterns of the examples, `[query, key]` each, by the name in `examples.array`
 report.html                       one page, no network
@@ -13,17 +15,24 @@ report.html                       one page, no network
 While a scan is under way the folder also holds `partial/`, from which it can be taken up again.
 """
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 FINDINGS = "findings.parquet"
 CLAIMS = "claims.parquet"
 EXAMPLES = "examples.parquet"
+UNITS = "units.parquet"
 HEADS_BY_UNIT = "arrays/heads_by_unit.safetensors"
 ABLATIONS = "arrays/ablations.safetensors"
 PATTERNS = "arrays/patterns.safetensors"
 REPORT = "report.html"
 PARTIAL = "partial"
-FILES = (MANIFEST, FINDINGS, CLAIMS, EXAMPLES, HEADS_BY_UNIT, ABLATIONS, PATTERNS, REPORT)
+FILES = (MANIFEST, FINDINGS, CLAIMS, EXAMPLES, UNITS, HEADS_BY_UNIT, ABLATIONS, PATTERNS, REPORT)
 
 EXAMPLE_COLUMNS = {"behaviour": "String", "site": "String", "unit": "String", "tokens": "List", "array": "String"}
 CLAIM_COLUMNS = ("id", "title", "statement", "citation", "verdict", "summary", "evidence")
+UNIT_COLUMNS = ("id", "stratum", "material", "half")
+
+
+def of_study(name: str) -> str:
+    """The file of a study's arrays."""
+    return f"arrays/{name}.safetensors"

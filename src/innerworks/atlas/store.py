@@ -107,6 +107,11 @@ class Atlas:
         """The ledger: one row per claim of the literature, with its verdict in this model and the evidence as JSON."""
         return self._table(schema.CLAIMS)
 
+    @cached_property
+    def units(self) -> pl.DataFrame:
+        """What was counted, in the order of arrays by unit: documents and generated sequences, with their stratum and half."""
+        return self._table(schema.UNITS)
+
     @property
     def examples(self) -> list[Example]:
         """Real text on which labelled heads show what they do."""
@@ -212,6 +217,12 @@ class Unfinished:
         table = frame(findings).select(list(COLUMNS))
         self._write_table(schema.FINDINGS, table)
         self._write_table(schema.CLAIMS, ledger(table))
+
+    def write_units(self, units: Sequence[Sequence[str]]) -> None:
+        """Write `units.parquet`."""
+        self._write_table(
+            schema.UNITS, pl.DataFrame(list(units), schema=dict.fromkeys(schema.UNIT_COLUMNS, pl.String), orient="row")
+        )
 
     def write_examples(self, examples: Sequence[Example]) -> None:
         """Write `examples.parquet` and the patterns beside it."""

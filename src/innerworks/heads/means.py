@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from innerworks.findings import Finding
 from innerworks.model import Mean, Model
 from innerworks.model.anatomy import Anatomy
 from innerworks.model.call import Handler
@@ -53,10 +52,6 @@ class HeadMeans:
 
     def freeze(self, state: State) -> None:
         """Nothing to choose: confirmation is never added."""
-
-    def findings(self, state: State, reading: Reading) -> list[Finding]:
-        """None: these are means to work with."""
-        return []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from innerworks.findings import Finding
-from innerworks.heads import masks, seen
+from innerworks.heads import masks
 from innerworks.heads.decide import HeadsByUnit
 from innerworks.heads.kinds import APPLIES, COLUMNS, CONTENT, MEASURES, OFFSETS
 from innerworks.model.anatomy import Anatomy
@@ -76,10 +75,6 @@ class Patterns:
 
     def freeze(self, state: State) -> None:
         """Nothing to fix by hand: what discovery chooses is a function of its units' sums alone (`decide.py`)."""
-
-    def findings(self, state: State, reading: Reading) -> list[Finding]:
-        """Decide for every head and kind."""
-        return seen.findings(heads_by_unit(state, reading))
 
 
 def heads_by_unit(state: State, reading: Reading) -> HeadsByUnit:

@@ -1,4 +1,4 @@
-"""The Instrument: watches a pass over text, keeps sums, and turns them into findings.
+"""The Instrument: watches a pass over text and keeps sums; a `Study` turns them into findings.
 
 States are named arrays of sums: of fixed size, or with one row per unit (about 200 kB per document for 1,000 heads),
 so two shards of a reading merge by addition, and a scan can stop and go on anywhere.
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from innerworks.findings import Finding
 from innerworks.model.anatomy import Anatomy
 from innerworks.sites import Site
 from innerworks.text import Reading, TextBatch
@@ -45,10 +44,6 @@ class Instrument(Protocol):
 
     def freeze(self, state: State) -> None:
         """Discovery is over: choose whatever must be chosen before confirmation is seen."""
-        ...
-
-    def findings(self, state: State, reading: Reading) -> list[Finding]:
-        """Decide."""
         ...
 
 

@@ -55,7 +55,7 @@ class Study(Protocol):
         ...
 
     def measure(self, given: Given) -> Kept:
-        """Read off, run, intervene. Raises nothing for a model it cannot be asked of: it keeps nothing, and says why in `about`."""
+        """Read off, run, intervene. Of a model that cannot be asked this, nothing is kept but the reason, in `about`."""
         ...
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:

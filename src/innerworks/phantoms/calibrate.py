@@ -24,7 +24,6 @@ from innerworks.model import Model
 from innerworks.phantoms.build import Phantom, build
 from innerworks.phantoms.stream import Architecture
 from innerworks.scan import Step, measure
-from innerworks.scan.depth import depth_of
 from innerworks.sites import head_site
 from innerworks.text import Corpus, Document, read
 
@@ -127,7 +126,7 @@ def scan_phantom(phantom: Phantom) -> list[Finding]:
     corpus = Corpus.of("phantom", [Document(id=f"{i:03d}", text=text) for i, text in enumerate(texts)])
     a = model.anatomy
     reading = read(corpus, model.tokenizer, vocab=a.vocab, max_positions=a.max_positions, seed=phantom.seed)
-    return measure(model, reading, depth_of("quick").effort, seed=phantom.seed)
+    return measure(model, reading, depth="quick", seed=phantom.seed)
 
 
 def labels_given(findings: list[Finding]) -> dict[str, dict[str, int]]:

@@ -6,9 +6,9 @@ from types import ModuleType
 from innerworks.scan.again import decide_again
 from innerworks.scan.plan import Plan, plan
 from innerworks.scan.run import Step, prepare, scan
-from innerworks.scan.stages import measure
+from innerworks.scan.studies import measure, studies
 
-__all__ = ["Plan", "Step", "decide_again", "measure", "plan", "prepare", "scan"]
+__all__ = ["Plan", "Step", "decide_again", "measure", "plan", "prepare", "scan", "studies"]
 
 
 class _Chapter(ModuleType):

@@ -1,7 +1,7 @@
 """A scan, from a model to an atlas, in one process.
 
-1. Read: one pass over corpus and generated repeats, in two halves (`engine.py`).
-2. Ablate: heads are labelled, and labels raised to rungs 2 and 3 where they earn it (`stages.py`).
+1. Read: one pass over corpus and generated repeats, in two halves (`engine.py`), watched by the instruments of all studies.
+2. Ask: every study in turn (`studies.py`).
 3. Show: the best heads of each kind on real text.
 4. Write the atlas, its manifest last.
 
@@ -25,21 +25,23 @@ from innerworks.atlas import Atlas, Example, Unfinished, schema
 from innerworks.findings import Finding
 from innerworks.heads.decide import HeadsByUnit
 from innerworks.heads.examples import shown
-from innerworks.heads.kinds import KINDS, MEASURES
+from innerworks.heads.kinds import KINDS
+from innerworks.heads.seen import Seen
 from innerworks.model import Model, load
 from innerworks.model.certificate import certify
 from innerworks.model.digest import tokenizer_digest, weights_digest
-from innerworks.scan import stages
+from innerworks.model.study import Kept, Study, units_of
 from innerworks.scan.depth import Depth, depth_of
-from innerworks.scan.engine import HALVES, Pass
+from innerworks.scan.engine import HALVES, Pass, begin, observe
 from innerworks.scan.plan import Plan, plan
+from innerworks.scan.studies import Results, ask, studies, watch
 from innerworks.show import report
 from innerworks.text import Corpus, Reading, TextBatch, read
 
 SAVE_EVERY = 15.0  # seconds
 SHOWN = 4  # examples per kind
 PASS_FILE = f"{schema.PARTIAL}/pass.safetensors"
-ABLATIONS_FILE = f"{schema.PARTIAL}/ablations.safetensors"
+DONE = "done"  # beside what a study keeps: is that all of it?
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +128,18 @@ class _Scan:
 
     def run(self) -> Atlas:
         started = time.perf_counter()
-        current, table = self.read()
+        chosen = studies()
+        current = self.read(chosen)
         after_reading = time.perf_counter()
-        ablated = self.ablate(table, current)
-        timings = {"reading": current.seconds, "ablating": time.perf_counter() - after_reading}
-        self.write(ablated, table)
-        manifest = self.manifest({**timings, "this_run": time.perf_counter() - started})
+        results = self.ask(chosen, current)
+        timings = {"reading": current.seconds, "studies": time.perf_counter() - after_reading}
+        self.write(results)
+        manifest = self.manifest({**timings, **self.spent, "this_run": time.perf_counter() - started})
         return self.out.finish(manifest, before=lambda atlas: report.write(atlas, atlas.path / schema.REPORT))
 
-    def read(self) -> tuple[Pass, HeadsByUnit]:
-        current = stages.start(self.model, self.reading)
+    def read(self, chosen: Sequence[Study]) -> Pass:
+        instruments = watch(self.model, chosen)
+        current = begin(self.model, self.reading, instruments)
         saved = self.out.read_arrays(PASS_FILE)
         if saved is not None:
             _restore(current, *saved)
@@ -149,38 +153,57 @@ class _Scan:
             if clock.save_due():
                 self.save_pass(current)
 
-        table = stages.finish_pass(self.model, self.reading, current, after_batch=after_batch)
+        observe(self.model, self.reading, instruments, current, after_batch=after_batch)
         self.save_pass(current)
-        return current, table
+        return current
 
     def save_pass(self, current: Pass) -> None:
         arrays = {f"{name}.{key}": x.numpy(force=True) for name, state in current.states.items() for key, x in state.items()}
         self.out.write_arrays(PASS_FILE, arrays, {"batches": current.batches, "seconds": current.seconds})
 
-    def ablate(self, table: HeadsByUnit, current: Pass) -> stages.Ablated:
-        saved = self.out.read_arrays(ABLATIONS_FILE)
-        clock = _Clock()
+    def ask(self, chosen: Sequence[Study], current: Pass) -> Results:
+        """Ask every study; what each keeps is written as it goes, so that an interrupted scan need not measure it again."""
+        self.spent: dict[str, float] = {}
+        clocks: dict[str, _Clock] = {}
 
-        def after(recorded: stages.Recorded) -> None:
-            self.progress(Step(stage="ablating", done=len(recorded), total=None, unit="sets of heads"))
-            if clock.save_due():
-                self.out.write_arrays(ABLATIONS_FILE, _pack(recorded))
+        def saved(name: str) -> tuple[Kept, bool] | None:
+            clocks[name] = _Clock()
+            found = self.out.read_arrays(partial_file(name))
+            if found is None:
+                return None
+            arrays, about = found
+            return Kept(arrays=arrays, about={key: x for key, x in about.items() if key != DONE}), bool(about[DONE])
 
-        recorded = unpack(saved[0]) if saved else None
-        effort = self.depth.effort
-        return stages.ablate(self.model, self.reading, table, current, effort, seed=self.seed, recorded=recorded, after=after)
+        def save(name: str, kept: Kept, done: bool) -> None:
+            if done or clocks[name].save_due():
+                self.out.write_arrays(partial_file(name), kept.arrays, {**kept.about, DONE: done})
+            self.spent[name] = clocks[name].total()
 
-    def write(self, ablated: stages.Ablated, table: HeadsByUnit) -> None:
-        examples = shown(self.model, self.reading, table, best_labels(ablated.findings))
-        self.out.write_findings(ablated.findings)
-        self.out.write_examples([Example(x.behaviour, x.site, x.unit, x.tokens, x.pattern) for x in examples])
-        units = [[unit.id, unit.stratum, unit.material, unit.half] for unit in self.reading.units]
-        seen = {"mass": table.total, "rows": table.rows}
-        self.out.write_arrays(schema.HEADS_BY_UNIT, seen, {"units": units, "measures": MEASURES})
-        removed = {f"removed/{material}": one for material, one in ablated.removed.items()}
-        self.out.write_arrays(
-            schema.ABLATIONS, {**_pack(ablated.recorded), **removed}, {"strata": ablated.strata, "watchers": ablated.watchers}
+        def stage(name: str, done: int, total: int | None, unit: str) -> None:
+            self.progress(Step(stage=name, done=done, total=total, unit=unit))
+
+        return ask(
+            chosen,
+            self.model,
+            self.reading,
+            current,
+            depth=self.depth.name,
+            seed=self.seed,
+            saved=saved,
+            save=save,
+            stage=stage,
         )
+
+    def write(self, results: Results) -> None:
+        units = units_of(self.reading)
+        seen = results.kept[Seen.name].arrays
+        table = HeadsByUnit.of(seen["mass"], seen["rows"], units)
+        examples = shown(self.model, self.reading, table, best_labels(results.findings))
+        self.out.write_findings(results.findings)
+        self.out.write_units(units)
+        self.out.write_examples([Example(x.behaviour, x.site, x.unit, x.tokens, x.pattern) for x in examples])
+        for name, kept in results.kept.items():
+            self.out.write_arrays(schema.of_study(name), kept.arrays, kept.about)
 
     def manifest(self, timings: Mapping[str, float]) -> dict[str, Any]:
         units = {
@@ -208,13 +231,17 @@ class _Scan:
                 "depth": self.depth.name,
                 "seed": self.seed,
                 "says": self.depth.says,
-                "effort": asdict(self.depth.effort),
             },
             "certificate": self.model.certificate.as_dict(),
             "versions": versions(),
             "timings": {name: round(seconds, 2) for name, seconds in timings.items()},
             "units": units,
         }
+
+
+def partial_file(name: str) -> str:
+    """Where a study's arrays lie while the scan is under way."""
+    return f"{schema.PARTIAL}/{name}.safetensors"
 
 
 def best_labels(findings: Sequence[Finding]) -> list[tuple[str, str]]:
@@ -259,17 +286,3 @@ def _restore(current: Pass, arrays: Mapping[str, np.ndarray], metadata: Mapping[
         for key in state:
             state[key] = torch.from_numpy(arrays[f"{name}.{key}"].copy())
     current.batches, current.seconds = metadata["batches"], metadata["seconds"]
-
-
-def _pack(done: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {f"{name}/{metric}": values for name, metrics in done.items() for metric, values in metrics.items()}
-
-
-def unpack(arrays: Mapping[str, np.ndarray]) -> stages.Recorded:
-    """Recorded ablations as they were: set of heads -> metric -> values per unit."""
-    done: stages.Recorded = {}
-    for key, values in arrays.items():
-        name, metric = key.rsplit("/", 1)
-        if name != "removed":
-            done.setdefault(name, {})[metric] = values
-    return done

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from innerworks.findings import Finding
 from innerworks.heads.circuits.embedding import mean_unembedding, require, unembedding
 from innerworks.model import Model
 from innerworks.model.anatomy import Anatomy
@@ -126,10 +125,6 @@ class DirectEffect:
 
     def freeze(self, state: State) -> None:
         """Nothing to fix by hand: candidates are a function of discovery's sums."""
-
-    def findings(self, state: State, reading: Reading) -> list[Finding]:
-        """None by itself: a label needs the weights too (`decide.py`)."""
-        return []
 
     def _per_key(self, layer: int, values: Float[Tensor, "batch seq head d_head"]) -> Float[Tensor, "batch side head seq"]:
         """What full attention to each position would add to the logit of its token, before the final scale."""

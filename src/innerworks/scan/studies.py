@@ -1,0 +1,100 @@
+"""The studies of a scan, in the order in which they see each other's findings; and how they are run, without a word about files.
+
+1. `studies()`: which heads look where, what their circuits write, what is lost without them.
+2. `watch`: the union of their instruments, for one pass over the text.
+3. `decide`: what all of them come to, a function of what each has kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from innerworks.findings import Finding
+from innerworks.heads.circuits.study import Circuits
+from innerworks.heads.seen import Seen
+from innerworks.model import Model
+from innerworks.model.observe import Instrument
+from innerworks.model.study import Given, Kept, Study, Units, units_of
+from innerworks.scan.ablations import AblationStudy
+from innerworks.scan.engine import Pass, begin, observe
+from innerworks.text import Reading
+
+Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or None, unit)
+
+
+def studies() -> list[Study]:
+    """Every study of a scan, in order."""
+    return [Seen(), Circuits(), AblationStudy()]
+
+
+def watch(model: Model, chosen: Sequence[Study]) -> list[Instrument]:
+    """What watches the pass: the instruments of these studies, each once."""
+    found: dict[str, Instrument] = {}
+    for study in chosen:
+        for one in study.instruments(model):
+            found.setdefault(one.name, one)
+    return list(found.values())
+
+
+@dataclass(kw_only=True)
+class Results:
+    """What studies have kept so far, and what it comes to."""
+
+    kept: dict[str, Kept] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def ask(
+    chosen: Sequence[Study],
+    model: Model,
+    reading: Reading,
+    current: Pass,
+    *,
+    depth: str,
+    seed: int,
+    saved: Callable[[str], tuple[Kept, bool] | None] = lambda name: None,
+    save: Callable[[str, Kept, bool], None] = lambda name, kept, done: None,
+    stage: Stage = lambda name, done, total, unit: None,
+) -> Results:
+    """Measure and decide every study in turn, once the text is read.
+
+    saved: what a study had kept before an interruption, and whether that was all; save is called with the same.
+    """
+    results, units = Results(), units_of(reading)
+    for study in chosen:
+        name, before = study.name, saved(study.name)
+        if before is not None and before[1]:
+            kept = before[0]
+        else:
+            given = Given(
+                model=model,
+                reading=reading,
+                states=current.states,
+                before=results.findings,
+                depth=depth,
+                seed=seed,
+                saved=None if before is None else before[0],
+                save=lambda kept, name=name: save(name, kept, False),
+                step=lambda done, total, unit, name=name: stage(name, done, total, unit),
+            )
+            kept = study.measure(given)
+            save(name, kept, True)
+        results.kept[name] = kept
+        results.findings = study.findings(kept, units, results.findings)
+    return results
+
+
+def decide(chosen: Sequence[Study], kept: Mapping[str, Kept], units: Units) -> list[Finding]:
+    """What studies come to, from what they kept alone."""
+    findings: list[Finding] = []
+    for study in chosen:
+        if study.name in kept:
+            findings = study.findings(kept[study.name], units, findings)
+    return findings
+
+
+def measure(model: Model, reading: Reading, *, depth: str = "quick", seed: int = 0) -> list[Finding]:
+    """Read, measure and decide in memory: the findings that a scan of this depth would write."""
+    chosen = studies()
+    watching = watch(model, chosen)
+    current = observe(model, reading, watching, begin(model, reading, watching))
+    return ask(chosen, model, reading, current, depth=depth, seed=seed).findings
