@@ -243,16 +243,18 @@ def _readings(
         for some in rows.split(ROWS_AT_ONCE):
             text, place = some.unbind(dim=1)
             logits = model.readout(final[text.to(final.device), place.to(final.device)]).float()
-            row = _Row(text=text, place=place, tokens=batch.tokens[text], asked=asked)
+            row = _Row(logits=logits, total=logits.logsumexp(dim=1), text=text, place=place, tokens=batch.tokens[text], asked=asked)
             for name, values in found.items():
-                values[text, place] = READERS[name](logits, row).double().cpu()
+                values[text, place] = READERS[name](row).double().cpu()
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """Where some predictions were made."""
+    """Some predictions, and where they were made."""
 
+    logits: Float[Tensor, "row vocab"]
+    total: Float[Tensor, " row"]  # logsumexp of the logits
     text: Int[Tensor, " row"]
     place: Int[Tensor, " row"]
     tokens: Int[Tensor, "row seq"]  # of the row's text
@@ -260,47 +262,46 @@ class _Row:
 
     @property
     def targets(self) -> Int[Tensor, " row"]:
+        """The token that comes next."""
         return self.tokens.gather(1, self.place[:, None] + 1)[:, 0]
 
-    @property
-    def answers(self) -> Int[Tensor, "row answer"]:
+    def of(self, ids: Int[Tensor, "row id"]) -> Float[Tensor, "row id"]:
+        """The logits of some tokens."""
+        return self.logits.gather(1, ids.to(self.logits.device))
+
+    def of_asked(self, which: str) -> Float[Tensor, "row answer"]:
+        """The logits of the answers, or of the foils."""
         assert self.asked is not None
-        return self.asked.answers[self.text]
-
-    @property
-    def foils(self) -> Int[Tensor, "row answer"]:
-        assert self.asked is not None
-        return self.asked.foils[self.text]
+        return self.of(getattr(self.asked, which)[self.text])
 
 
-def _loss(logits: Float[Tensor, "row vocab"], row: _Row) -> Float[Tensor, " row"]:
+def _loss(row: _Row) -> Float[Tensor, " row"]:
     """Of the next token, in nats."""
-    return torch.nn.functional.cross_entropy(logits, row.targets.to(logits.device), reduction="none")
+    return row.total - row.of(row.targets[:, None])[:, 0]
 
 
-def _copied(logits: Float[Tensor, "row vocab"], row: _Row) -> Float[Tensor, " row"]:
+def _copied(row: _Row) -> Float[Tensor, " row"]:
     """Probability of tokens that are wrong, stand among the last 256 tokens, and are among the ten most likely."""
-    top = logits.topk(min(TOP, logits.shape[1]), dim=1)
+    top = row.logits.topk(min(TOP, row.logits.shape[1]), dim=1)
     likely = top.indices.cpu()
     keys = torch.arange(row.tokens.shape[1])
     seen = (keys <= row.place[:, None]) & (keys > row.place[:, None] - CONTEXT)
     in_context = ((row.tokens[:, None] == likely[:, :, None]) & seen[:, None]).any(dim=2)
-    probability = (top.values - logits.logsumexp(dim=1, keepdim=True)).exp().cpu()
+    probability = (top.values - row.total[:, None]).exp().cpu()
     return (probability * (in_context & (likely != row.targets[:, None]))).sum(dim=1)
 
 
-def _difference(logits: Float[Tensor, "row vocab"], row: _Row) -> Float[Tensor, " row"]:
+def _difference(row: _Row) -> Float[Tensor, " row"]:
     """Logits of right answers less those of wrong ones."""
-    right, wrong = (logits.gather(1, ids.to(logits.device)).mean(dim=1) for ids in (row.answers, row.foils))
-    return right - wrong
+    return row.of_asked("answers").mean(dim=1) - row.of_asked("foils").mean(dim=1)
 
 
-def _answer_loss(logits: Float[Tensor, "row vocab"], row: _Row) -> Float[Tensor, " row"]:
+def _answer_loss(row: _Row) -> Float[Tensor, " row"]:
     """Of any right answer, in nats."""
-    return logits.logsumexp(dim=1) - logits.gather(1, row.answers.to(logits.device)).logsumexp(dim=1)
+    return row.total - row.of_asked("answers").logsumexp(dim=1)
 
 
-READERS: dict[str, Callable[[Tensor, _Row], Tensor]] = {
+READERS: dict[str, Callable[[_Row], Tensor]] = {
     "loss": _loss,
     "copied": _copied,
     "difference": _difference,

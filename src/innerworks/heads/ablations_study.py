@@ -64,7 +64,7 @@ EFFORTS: dict[str, Effort] = {
 }
 
 
-class AblationsStudy:
+class AblationStudy:
     """Rungs 2 and 3 of every label that has them."""
 
     name = "ablations"

@@ -55,12 +55,12 @@ def suspects_of(findings: Sequence[Finding]) -> set[Head]:
     They are what discovery picked, which alone has a q; where every head has one (weights), those above the floor on every row
     that decides.
     """
-    rows: dict[tuple[str, str], list[Finding]] = {}
+    rows: dict[tuple[str, str, str], list[Finding]] = {}
     for one in findings:
         if _of_kind(one):
-            rows.setdefault((one.behaviour, one.measure), []).append(one)
+            rows.setdefault((one.behaviour, one.measure, one.material), []).append(one)
     picked: dict[Key, bool] = {}
-    for some in rows.values():
+    for some in (some for some in rows.values() if any(one.q is not None for one in some)):  # the others stand beside a label
         of_all = all(one.q is not None for one in some)
         for one in some:
             assert one.layer is not None and one.index is not None
