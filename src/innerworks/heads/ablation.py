@@ -13,7 +13,7 @@ A head may also be put back: given, in a run without others, what it wrote in th
 Every set of heads is run once per material; results are kept by the heads' names, so a scan can stop and go on.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -41,11 +41,12 @@ Heads = frozenset[Head | Rotated]  # also layer, head, RESTORED: the head as it 
 RESTORED = -1
 MATERIALS = ("random", "text")  # of a reading; others are prompts
 ROWS_AT_ONCE = 256
+KEPT_BYTES = 256e6  # of runs that may be asked for another metric
 TOP = 10  # predictions that count as confident copies
 CONTEXT = 256  # tokens that a copy may come from
 
-__all__ = ["METRICS", "Ablations", "Head", "Heads", "Rotated", "Trial", "material_of", "measure", "read_off", "restored"]
-__all__ += ["set_name", "trial"]
+__all__ = ["METRICS", "Ablations", "Head", "Heads", "Rotated", "Trial", "material_of", "read_off", "restored"]
+__all__ += ["run_without", "set_name", "trial"]
 
 
 def restored(head: Head) -> Rotated:
@@ -165,32 +166,30 @@ def _rows(batch: TextBatch) -> dict[str, Bool[Tensor, "batch seq"]]:
     }
 
 
-def measure(
+def run_without(
     model: Model,
     trial: Trial,
     references: Mapping[str, HeadReference],
     heads: Iterable[Head | Rotated],
     material: str,
     *,
-    clean_z: Callable[[int], Tensor] | None = None,
-) -> dict[str, Array]:
-    """Run one material of the trial without some heads: `{metric: [unit]}`; NaN where a unit has no row for a metric.
+    clean_z: Callable[[str, int], Tensor],
+) -> tuple[Float[Tensor, "batch seq d_model"], Array | None]:
+    """Run one material of the trial without some heads: the stream after the final norm, and the match of watched heads.
 
-    clean_z: what a layer's heads wrote in the clean run, needed where some are put back. The match of the watched induction heads
-    comes by head, `match_by_head [head, unit]`; NaN for heads whose layers were not run.
+    clean_z: what a layer's heads wrote in the clean run of a material, for those that are put back. The match is of generated
+    repeats, `[head, unit]`; NaN for heads whose layers were not run.
     """
     heads, batch = sorted(heads), trial.batches[material]
     mean = references[material].mean
     places = torch.arange(batch.tokens.shape[1]).expand(batch.tokens.shape)  # padded on the right
     edits = [ablate(Site(layer=one[0], head=one[1]), mean=mean) for one in heads if len(one) == 2]
     for layer, head, *_ in (one for one in heads if one[2:] == (RESTORED,)):
-        assert clean_z is not None
-        edits.append(patch(Site(layer=layer, head=head), clean_z(layer)[:, :, head]))
+        edits.append(patch(Site(layer=layer, head=head), clean_z(material, layer)[:, :, head]))
     replaced = [(edit.site, edit.handler(Positions(ids=places))) for edit in edits]
     rotated = [watch for one in heads if len(one) == 3 and one[2] != RESTORED for watch in remove_rotated(model, mean, one)]
-    wanted = [name for name, metric in METRICS.items() if metric.material == material and metric.reading != "match"]
     match = _Match(trial) if material == "random" else None
-    run = model.run(
+    final = model.run(
         batch.tokens,
         mask=batch.mask,
         watch=[  # rotations first: they read what a head would have written, though it may be ablated beside them
@@ -200,10 +199,8 @@ def measure(
         ],
         logits="none",
         resume=trial.clean[material],
-    )
-    values = _readings(model, trial, material, run.final, wanted)
-    out = {name: _per_unit(values[METRICS[name].reading], trial.rows[name], batch.units) for name in wanted}
-    return {**out, "match_by_head": match.per_unit()} if match else out
+    ).final
+    return final, match.per_unit() if match else None
 
 
 def remove_rotated(model: Model, mean: Mean, one: Rotated) -> list[Watch]:
@@ -231,19 +228,29 @@ def remove_rotated(model: Model, mean: Mean, one: Rotated) -> list[Watch]:
 # --- what is read off predictions --------------------------------------------------------------------------------
 
 
+def read(model: Model, trial: Trial, final: Float[Tensor, "batch seq d_model"], metric: str) -> dict[str, Array]:
+    """A metric per unit, and every other that needs no further predictions: `{metric: [unit]}`; NaN for units without a row."""
+    material = material_of(metric)
+    rows, batch = trial.rows[metric], trial.batches[material]
+    others = [name for name, one in METRICS.items() if one.material == material and one.reading != "match"]
+    wanted = [name for name in others if not bool((trial.rows[name] & ~rows).any())]
+    values = _readings(model, trial, material, final, rows, {METRICS[name].reading for name in wanted})
+    return {name: _per_unit(values[METRICS[name].reading], trial.rows[name], batch.units) for name in wanted}
+
+
 def _readings(
-    model: Model, trial: Trial, material: str, final: Float[Tensor, "batch seq d_model"], wanted: Sequence[str]
+    model: Model, trial: Trial, material: str, final: Tensor, rows: Bool[Tensor, "batch seq"], names: Collection[str]
 ) -> dict[str, Float[Tensor, "batch seq"]]:
-    """Everything that some metrics need of the predictions, by what it is called there, a few rows of logits at a time."""
+    """What is read off the predictions at some rows, a few of them at a time."""
     batch, asked = trial.batches[material], trial.asked.get(material)
-    names = dict.fromkeys(METRICS[name].reading for name in wanted)
     found = {name: torch.zeros(batch.tokens.shape, dtype=torch.float64) for name in names}
-    rows = torch.stack([trial.rows[name] for name in wanted]).any(dim=0).nonzero()
     with torch.no_grad():
-        for some in rows.split(ROWS_AT_ONCE):
+        for some in rows.nonzero().split(ROWS_AT_ONCE):
             text, place = some.unbind(dim=1)
             logits = model.readout(final[text.to(final.device), place.to(final.device)]).float()
-            row = _Row(logits=logits, total=logits.logsumexp(dim=1), text=text, place=place, tokens=batch.tokens[text], asked=asked)
+            row = _Row(
+                logits=logits, total=logits.logsumexp(dim=1), text=text, place=place, tokens=batch.tokens[text], asked=asked
+            )
             for name, values in found.items():
                 values[text, place] = READERS[name](row).double().cpu()
     return found
@@ -367,27 +374,41 @@ class Ablations:
     references: Mapping[str, HeadReference]
     done: dict[str, dict[str, Array]]
     runs: int = 0  # how many runs this took, so far
+    _finals: dict[tuple[str, str], Tensor] = field(default_factory=dict, init=False)  # runs that may be asked for more
     _clean_z: dict[tuple[str, int], Tensor] = field(default_factory=dict, init=False)
 
     def without(self, heads: Iterable[Head | Rotated], metric: str) -> Array:
         """One metric per unit, without these heads."""
-        heads = frozenset(heads)
+        heads, material = frozenset(heads), material_of(metric)
         known = self.done.setdefault(set_name(heads), {})
         if _kept_as(metric) not in known:
-            known.update(self._measure(heads, material_of(metric)))
-            self.runs += 1
+            final = self._final(heads, material)
+            if metric in METRICS:  # else it is a match, which came with the run
+                known.update(read(self.model, self.trial, final, metric))
         return read_off(known, metric, self.trial.watchers)
 
-    def _measure(self, heads: Heads, material: str) -> dict[str, Array]:
-        def clean_z(layer: int) -> Tensor:
-            return self.clean_z(material, layer)
+    def _final(self, heads: Heads, material: str) -> Tensor:
+        """The stream after the final norm without these heads. Kept for a while, since most are asked for one metric only."""
+        key = set_name(heads), material
+        if not heads and material != "random":
+            return self.trial.clean[material].final
+        if key not in self._finals:
+            final, match = run_without(self.model, self.trial, self.references, heads, material, clean_z=self.clean_z)
+            self.runs += 1
+            if match is not None:
+                self.done.setdefault(key[0], {})["match_by_head"] = self._whole(match, heads)
+            self._finals[key] = final
+            while sum(one.nbytes for one in self._finals.values()) > KEPT_BYTES and len(self._finals) > 1:
+                del self._finals[next(iter(self._finals))]
+        return self._finals[key]
 
-        found = measure(self.model, self.trial, self.references, heads, material, clean_z=clean_z)
-        if material == "random" and heads:  # layers that the ablation cannot reach were not run again
-            self.without((), "second_copy_loss")
-            by_head = found["match_by_head"]
-            found["match_by_head"] = np.where(np.isnan(by_head), self.done["clean"]["match_by_head"], by_head)
-        return found
+    def _whole(self, match_by_head: Array, heads: Heads) -> Array:
+        """Layers that an ablation cannot reach were not run again: their heads match as in the clean run."""
+        if not heads:
+            return match_by_head
+        if "match_by_head" not in self.done.get("clean", {}):
+            self._final(frozenset(), "random")
+        return np.where(np.isnan(match_by_head), self.done["clean"]["match_by_head"], match_by_head)
 
     def clean_z(self, material: str, layer: int) -> Float[Tensor, "batch seq head d_head"]:
         """What the heads of a layer wrote in the clean run; kept while the same material is asked for."""
