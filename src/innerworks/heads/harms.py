@@ -87,8 +87,7 @@ class Harm:
 class Judged:
     """How a kind is judged.
 
-    harms: the first whose metric the head can move counts. shown_by: measures of the rows that make a head a label of the kind;
-    empty for every measure that was tested.
+    harms: the first whose metric the head can move counts. shown_by: measures of the rows that make a head a label of the kind.
     """
 
     harms: tuple[Harm, ...]
@@ -110,7 +109,7 @@ HARMS: dict[str, Judged] = {
     "induction": Judged(harms=(_COPIES,)),
     "subword_joiner": Judged(harms=(Harm(metric="joined_loss", nats="joined_loss", elsewhere="single_loss"),)),
     "copying": Judged(harms=(_REPEATED,), shown_by=("eigenvalue", "direct_effect")),
-    "copy_suppression": Judged(harms=(Harm(metric="naive_copying", nats="fresh_loss", elsewhere="repeated_loss"),), shown_by=()),
+    "copy_suppression": Judged(harms=(Harm(metric="naive_copying", nats="fresh_loss", elsewhere="repeated_loss"),)),
     "successor": Judged(
         harms=(Harm(metric="next_item_loss", nats="next_item_loss", elsewhere="text_loss"),),
         shown_by=("succession", "direct_effect"),

@@ -66,13 +66,13 @@ def suspects_of(findings: Sequence[Finding]) -> set[Head]:
             assert one.layer is not None and one.index is not None
             key = one.behaviour, (one.layer, one.index)
             picked[key] = picked.get(key, True) and one.q is not None and (one.effect > one.floor or not of_all)
-    return {head for (_, head), suspect in picked.items() if suspect}
+    return {head for (_, head), suspect in picked.items() if suspect} | {label.head for label in labels_of(findings)}
 
 
 def _of_kind(one: Finding) -> bool:
     """Is a row one of those that may make a head a label of a kind with a harm?"""
     how = judged(one.behaviour)
-    return how is not None and one.layer is not None and one.measure in (how.shown_by or (one.measure,))
+    return how is not None and one.layer is not None and one.measure in how.shown_by
 
 
 def _decided(one: Finding) -> bool:
