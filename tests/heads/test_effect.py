@@ -440,8 +440,18 @@ def test_a_head_without_harm_is_not_compared_with_controls() -> None:
     (harm,) = [f for f in found if f.measure == "harm"]
     expected = model.without([IDLE], "second_copy_loss") - model.without([], "second_copy_loss")
     assert harm.p == harm.q == 1.0 and harm.value == harm.effect == pytest.approx(expected.mean()) and harm.null_kind == "none"
-    assert harm.effect_low < harm.effect < harm.effect_high and "not compared with controls" in harm.note
+    assert harm.effect_low < harm.effect < harm.effect_high and "no controls run" in harm.note
     assert {heads for heads, _ in model.asked} == {frozenset([IDLE]), frozenset()}
+
+
+def test_controls_are_run_until_one_harms_as_much() -> None:
+    model, suspects = Model(), {CLUMSY} | {(layer, head) for layer in (3, 5) for head in range(HEADS)}
+    found = climb([seen("induction", CLUMSY)], model.bench(suspects), STANDARD, 0)
+    (harm,) = [f for f in found if f.measure == "harm"]
+    assert harm.p == harm.q == 1.0 and "a control harms as much: L2H1" in harm.note and harm.null_kind == "none"
+    assert harm.effect == harm.value == pytest.approx(0.4, abs=0.03)
+    asked = {head for heads, _ in model.asked for head in heads} - {CLUMSY}
+    assert asked == {(1, head) for head in range(HEADS)} | {(2, 0), NEEDED}  # in their order, and none after it
 
 
 def test_of_a_group_without_harm_no_parts_are_asked() -> None:

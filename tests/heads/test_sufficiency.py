@@ -62,7 +62,11 @@ def test_the_head_that_carries_everything_suffices_and_its_idle_sibling_does_not
         assert carrier.q is not None and carrier.q < 1e-3 and carrier.note.startswith("suffices")
         assert carrier.value == pytest.approx(1, abs=0.02) and carrier.effect == pytest.approx(1, abs=0.02)
         assert carrier.effect_low <= carrier.effect <= carrier.effect_high and carrier.effect_low > carrier.floor == 0.5
-        assert idle.value == pytest.approx(0, abs=0.02) and idle.q == 1.0 and idle.note.startswith("not shown to suffice")
+        assert (
+            idle.value == pytest.approx(0, abs=0.02)
+            and idle.q == 1.0
+            and idle.note.startswith("does not suffice: it brings back less than half")
+        )
         assert carrier.target == idle.target == "L2H1, L3H5" and carrier.n == UNITS and carrier.mde is not None
 
 
@@ -96,11 +100,10 @@ def test_rungs_do_not_depend_on_sufficiency() -> None:
     assert rungs == {"L2H1": 3, "L3H5": 1}
 
 
-def test_noise_never_suffices() -> None:
-    """A group is needed that no member carries: its harm comes of all of them together."""
+def test_heads_that_bring_back_just_half_are_false_in_one_atlas_of_twenty_at_most() -> None:
+    """LEFT and RIGHT lie on the floor exactly: the worst null. 20 draws at a rate of .05 have 4 or more with p .016."""
     false = 0
     for seed in range(20):
-        model = Model(seed=seed, noise=0.2)
-        found = model.shares([LEFT, RIGHT, IDLE, (1, 1)])
-        false += sum(one.q is not None and one.q <= 0.05 for one in found.values())
-    assert false == 0
+        found = Model(seed=seed, noise=0.2).shares([LEFT, RIGHT, IDLE, (1, 1)])
+        false += any(one.q is not None and one.q <= 0.05 for one in found.values())
+    assert false <= 3

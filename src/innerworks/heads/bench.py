@@ -44,20 +44,21 @@ class Bench:
         missing = [material for material in harm.materials if material not in self.strata]
         return self.absent.get(missing[0], f"no {missing[0]} at this depth") if missing else None
 
-    def exceeds_floor(self, pair: Pair, harm: Harm) -> bool:
-        """Is there any harm to speak of, before anything is compared?"""
-        mine = self.harm(pair, harm.metric)
-        units, _ = self.measured(mine, harm.metric)
-        return bool(mine[units].mean() > CONSTANTS.harm_floor)
-
-    def below_floor(self, pair: Pair, harm: Harm) -> Necessity:
-        """What is known of a harm that is not compared with controls: its size, and that it is not necessary."""
+    def own(self, pair: Pair, harm: Harm) -> Necessity:
+        """What is known of a harm that is not compared with controls: its size, and whether it exceeds the floor (`p_units`)."""
         mine = self.harm(pair, harm.metric)
         units, strata = self.measured(mine, harm.metric)
-        own = estimate(mine[units], strata)
-        low, high, mde = (float(x) for x in (own.low, own.high, own.mde(CONSTANTS.harm_floor)))
+        own, floor = estimate(mine[units], strata), CONSTANTS.harm_floor
+        low, high, mde, p = (float(x) for x in (own.low, own.high, own.mde(floor), own.p_above(floor)))
         sizes = {"harm": float(own.mean), "excess": float(own.mean), "excess_low": low, "excess_high": high, "control": 0.0}
-        return Necessity(**sizes, n=own.n, df=own.df, mde=mde, p_units=1.0, p_controls=1.0, above_all=False)
+        return Necessity(**sizes, n=own.n, df=own.df, mde=mde, p_units=p, p_controls=1.0, above_all=False)
+
+    def rival(self, pair: Pair, controls: Sequence[Pair], harm: Harm) -> Pair | None:
+        """The first control that harms as much; none of those after it is looked at."""
+        mine = self.harm(pair, harm.metric)
+        units, _ = self.measured(mine, harm.metric)
+        as_much = (one for one in controls if self.harm(one, harm.metric)[units].mean() >= mine[units].mean())
+        return next(as_much, None)
 
     def necessity(self, pair: Pair, controls: Sequence[Pair], harm: Harm, *, overlap: float = 1.0) -> Necessity:
         """Test the harm of one ablation against that of its controls."""

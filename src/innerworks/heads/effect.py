@@ -1,8 +1,7 @@
 """Does anything depend on a head, and only what should? Rungs 2 (necessary) and 3 (selective) for labelled heads.
 
 1. *Alone*: each label is mean-ablated; the harm to its kind's own metric is compared, over units and over 20 controls of the
-   neighbouring layers (`stats.necessity`, `controls.py`). A head whose own harm does not exceed the floor is not necessary,
-   whatever controls do: p is 1, and none is run.
+   neighbouring layers (`stats.necessity`, `controls.py`, `tries.py`).
 2. *Jointly*, because heads back each other up: what failed alone is tried as part of the strongest labels of its kind. These are
    ablated together, against groups with as many heads per layer; where the group is needed, each one's share is what its
    ablation adds to that of the others, against what controls add.
@@ -22,8 +21,8 @@ from innerworks.heads.bench import Bench, Without
 from innerworks.heads.harms import harm_of, judged, material_of
 from innerworks.heads.labels import Key, Label, chosen, labels_of
 from innerworks.heads.sufficiency import sufficiency_rows
-from innerworks.heads.tries import BELOW, Try, alone, groups_of, joint_tries, q_of
-from innerworks.stats import CONSTANTS, Necessity, Selectivity
+from innerworks.heads.tries import Compared, Try, alone, groups_of, joint_tries, q_of
+from innerworks.stats import CONSTANTS, Selectivity
 
 __all__ = ["Bench", "Effort", "Label", "Without", "chosen", "climb", "harm_of", "labels_of"]
 
@@ -77,7 +76,7 @@ def _measurable(labels: Sequence[Label], bench: Bench) -> tuple[list[Label], dic
 
 
 def _not_shown(one: Try) -> str:
-    n = one.decided[0].n
+    n = one.passes[0].necessity.n
     return f"rung 2 not decided: only {n} units" if n < CONSTANTS.least_units else "rung 2 tried, not shown"
 
 
@@ -98,18 +97,19 @@ def _raised(row: Finding, rungs: Mapping[Key, tuple[int, str]]) -> Finding:
 def _necessity_rows(one: Try, q: float) -> list[Finding]:
     """A try's own harm, and that of its group; the q of a try stands in its first row."""
     rows = []
-    if one.necessity is not None:
-        rows.append(_necessity_row(one, "marginal_harm" if one.group else "harm", one.necessity, q=q, note=one.note))
+    if one.compared is not None:
+        rows.append(_necessity_row(one, "marginal_harm" if one.group else "harm", one.compared, q=q, note=one.note))
     if one.group is not None:
-        found, target = one.group.necessity, one.group.names
-        note = "" if one.group.extra else BELOW
-        rows.append(_necessity_row(one, "joint_harm", found, q=None if rows else q, note=note, target=target))
+        q_here, target = (None if rows else q), one.group.names
+        rows.append(_necessity_row(one, "joint_harm", one.group.compared, q=q_here, note="", target=target))
     return rows
 
 
-def _necessity_row(one: Try, measure: str, found: Necessity, *, q: float | None, note: str, target: str | None = None) -> Finding:
+def _necessity_row(
+    one: Try, measure: str, compared: Compared, *, q: float | None, note: str, target: str | None = None
+) -> Finding:
+    found, stopped = compared.necessity, compared.stopped
     few = f"only {found.n} units: not decided" if found.n < CONSTANTS.least_units else ""
-    compared = note != BELOW
     against = "control heads" if measure != "joint_harm" else "control groups"
     return Finding(
         **one.label.place,
@@ -124,13 +124,13 @@ def _necessity_row(one: Try, measure: str, found: Necessity, *, q: float | None,
         n=found.n,
         df=found.df,
         null=found.control,
-        null_kind=against if compared else "none",
+        null_kind="none" if stopped else against,
         floor=CONSTANTS.harm_floor,
         p=found.p,
         mde=found.mde,
         q=q,
         ablation="mean",
-        note=_joined(one.harm.words, note, few, "" if found.above_all or not compared else "a control harms as much"),
+        note=_joined(one.harm.words, stopped or note, few),
     )
 
 

@@ -9,7 +9,8 @@
    what such leakage and ordinary usefulness amount to. As many heads are put back as in 2 (one), from runs that lack them.
 4. A head *suffices* if its share beyond controls exceeds one half: less than that, and the rest carries more than it does.
    p is the larger of two: over units, t of `recovered - mean of controls - half of the group's harm`; over controls, t with
-   K - 1 degrees of freedom, and 1 unless it is above every control. The interval of the share is a bootstrap over units.
+   K - 1 degrees of freedom, and 1 unless it is above every control. The interval of the share is a bootstrap over units. Of a
+   head that brings back less than half, no controls are run: p is 1, and the effect is its share with nothing taken off.
 
 What it does not say: that the head would do so by itself. It is given its clean input; whoever feeds it is still needed.
 """
@@ -28,7 +29,8 @@ from innerworks.heads.tries import Group
 from innerworks.stats import CONSTANTS, Array, adjust, bootstrap_means, estimate, necessity
 
 FLOOR = 0.5  # of the group's harm
-LEAST_CONTROLS = 10  # heads that can be put back (rotations cannot); fewer say nothing
+CONTROLS = 10  # heads that are put back (rotations cannot be): each costs two runs of many heads, and the guard is the same
+BELOW = "brings back less than half: no controls run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Recovery:
     group: Group
     share: float
     control: float
+    compared: bool
     effect: float  # share beyond controls
     low: float
     high: float
@@ -50,7 +53,7 @@ class Recovery:
 
 def sufficiency_rows(groups: Sequence[Group], bench: Bench, seed: int) -> list[Finding]:
     """One row for each member of each group that is needed."""
-    q_of_groups = adjust(np.array([one.necessity.p for one in groups]))
+    q_of_groups = adjust(np.array([one.compared.necessity.p for one in groups]))
     needed = [one for one, q in zip(groups, q_of_groups, strict=True) if q <= CONSTANTS.level]
     found = [one for group in needed for one in recoveries(group, bench, seed)]
     q = adjust(np.array([one.p for one in found]))
@@ -60,38 +63,45 @@ def sufficiency_rows(groups: Sequence[Group], bench: Bench, seed: int) -> list[F
 def recoveries(group: Group, bench: Bench, seed: int) -> list[Recovery]:
     """Put each member of a group back alone; nothing where there are too few controls to put back."""
     metric, members = group.harm.metric, group.members
-    controls = [frozenset([(one[0], one[1])]) for one in group.extra if len(one) == 2]
-    if len(controls) < LEAST_CONTROLS:
+    controls = [frozenset([(one[0], one[1])]) for one in group.extra if len(one) == 2][:CONTROLS]
+    if len(controls) < CONTROLS:
         return []
     lost = bench.harm((members, NOTHING), metric)
     units, strata = bench.measured(lost, metric)
-    theirs = np.stack([bench.harm((members | one, members | _back(one)), metric)[units] for one in controls])
-    out = []
-    for label in group.labels:
-        back = _back(frozenset([label.head]))
-        mine = bench.harm((members, (members - {label.head}) | back), metric)[units]
-        out.append(_recovery(label, group, mine, theirs, lost[units], strata, seed))
-    return out
+    put_back = {
+        label: bench.harm((members, (members - {label.head}) | _back(frozenset([label.head]))), metric)[units]
+        for label in group.labels
+    }
+    most = {label: bool(mine.mean() > FLOOR * lost[units].mean()) for label, mine in put_back.items()}
+    pairs = [(members | one, members | _back(one)) for one in controls] if any(most.values()) else []
+    theirs = np.stack([bench.harm(pair, metric)[units] for pair in pairs]) if pairs else np.zeros((0, int(units.sum())))
+    return [
+        _recovery(label, group, mine, theirs if most[label] else None, lost[units], strata, seed)
+        for label, mine in put_back.items()
+    ]
 
 
 def _back(heads: Heads) -> Heads:
     return frozenset(restored((one[0], one[1])) for one in heads)
 
 
-def _recovery(label: Label, group: Group, mine: Array, theirs: Array, lost: Array, strata: Sequence[str], seed: int) -> Recovery:
+def _recovery(
+    label: Label, group: Group, mine: Array, theirs: Array | None, lost: Array, strata: Sequence[str], seed: int
+) -> Recovery:
     """Arithmetic on units: recovered `[unit]`, recovered by each control `[control, unit]`, lost without the group `[unit]`."""
-    excess, whole = mine - theirs.mean(axis=0), float(lost.mean())
-    beyond, over_controls = estimate(excess - FLOOR * lost, strata), necessity(mine, theirs, strata)
-    draws = bootstrap_means(excess, strata, np.random.default_rng(seed)) / bootstrap_means(
-        lost, strata, np.random.default_rng(seed)
-    )
-    low, high = np.quantile(draws, [CONSTANTS.level / 2, 1 - CONSTANTS.level / 2])
-    p = max(float(beyond.p_above(0.0)), over_controls.p_controls) if over_controls.above_all else 1.0
+    by_controls = np.zeros_like(mine) if theirs is None else theirs.mean(axis=0)
+    excess, whole, p = mine - by_controls, float(lost.mean()), 1.0
+    beyond = estimate(excess - FLOOR * lost, strata)
+    if theirs is not None and (over := necessity(mine, theirs, strata)).above_all:
+        p = max(float(beyond.p_above(0.0)), over.p_controls)
+    drawn = [bootstrap_means(one, strata, np.random.default_rng(seed)) for one in (excess, lost)]  # the same units of both
+    low, high = np.quantile(drawn[0] / drawn[1], [CONSTANTS.level / 2, 1 - CONSTANTS.level / 2])
     return Recovery(
         label=label,
         group=group,
         share=float(mine.mean()) / whole,
-        control=float(theirs.mean()) / whole,
+        control=float(by_controls.mean()) / whole,
+        compared=theirs is not None,
         effect=float(excess.mean()) / whole,
         low=float(low),
         high=float(high),
@@ -103,7 +113,7 @@ def _recovery(label: Label, group: Group, mine: Array, theirs: Array, lost: Arra
 
 
 def _row(one: Recovery, q: float) -> Finding:
-    verdict = "suffices" if q <= CONSTANTS.level else "not shown to suffice"
+    verdict = "suffices" if q <= CONSTANTS.level else "not shown to suffice" if one.compared else f"does not suffice: it {BELOW}"
     return Finding(
         **one.label.place,
         target=one.group.names,
@@ -116,7 +126,7 @@ def _row(one: Recovery, q: float) -> Finding:
         effect_high=one.high,
         n=one.n,
         null=one.control,
-        null_kind="control heads put back",
+        null_kind="control heads put back" if one.compared else "none",
         floor=FLOOR,
         p=one.p,
         mde=one.mde,

@@ -1,9 +1,13 @@
 """What is tried at rung 2: each head alone, and as a part of the strongest heads of its kind.
 
-1. A head (or a group) whose own harm does not exceed the floor is not necessary, whatever controls do: p is 1, none is run.
-2. Otherwise its harm is tested against 20 controls (`controls.py`): heads for a head, groups with as many heads per layer for a
-   group, and for a member's part what a control adds when it is ablated beside the whole group.
+1. The harm itself must exceed the floor (p <= .05 over units). Else it is not necessary, whatever controls do: p is 1, and none
+   is run.
+2. It is tested against 20 controls (`controls.py`): heads for a head, groups with as many heads per layer for a group, and for a
+   member's part what a control adds when it is ablated beside the whole group. It must harm more than each of them, so once one
+   harms as much, p is 1 and those after it are not run.
 3. The part of a member is only asked for where its group is needed.
+
+Where not all controls were run, the effect of a try is the harm itself, with nothing taken off.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from innerworks.heads.ablation import Head, Heads, Rotated
+from innerworks.heads.ablation import Head, Heads, Rotated, set_name
 from innerworks.heads.bench import NOTHING, Bench, Pair
 from innerworks.heads.controls import Control, control_groups, how_matched, matched
 from innerworks.heads.harms import Harm, harm_of, material_of, metric_of
@@ -19,33 +23,52 @@ from innerworks.heads.labels import Label
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Necessity, adjust
 
-BELOW = "the harm itself does not exceed the floor: not compared with controls"
+BELOW = "the harm itself is not shown to exceed the floor: no controls run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A harm beside its controls, or why not all of them were run."""
+
+    necessity: Necessity
+    stopped: str = ""
+
+
+def compare(pair: Pair, controls: Sequence[Pair], harm: Harm, bench: Bench, *, overlap: float = 1.0) -> Compared:
+    """Test a harm against its controls, as far as there is anything to decide."""
+    own = bench.own(pair, harm)
+    if own.p_units > CONSTANTS.level:
+        return Compared(necessity=own, stopped=BELOW)
+    rival = bench.rival(pair, controls, harm)
+    if rival is not None:
+        return Compared(necessity=own, stopped=f"a control harms as much: {set_name(rival[0] - rival[1] or rival[0])}")
+    return Compared(necessity=bench.necessity(pair, controls, harm, overlap=overlap))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
     """One try at rung 2: of a head alone, or of its part in a group.
 
-    necessity: None for a member of a group that is not needed, whose part is then not asked for.
+    compared: None for a member of a group that is not needed, whose part is then not asked for.
     """
 
     label: Label
     harm: Harm
     pair: Pair
     control_pairs: tuple[Pair, ...]
-    necessity: Necessity | None
+    compared: Compared | None
     note: str
     group: "Group | None" = None  # for a joint try
 
     @property
     def p(self) -> float:
         """Of "not necessary"; a joint try must pass as a group and by its own part."""
-        return max(one.p for one in self.decided)
+        return max(one.necessity.p for one in self.passes)
 
     @property
-    def decided(self) -> list[Necessity]:
+    def passes(self) -> list[Compared]:
         """What it must pass."""
-        found = [self.necessity, self.group.necessity if self.group else None]
+        found = [self.compared, self.group.compared if self.group else None]
         return [one for one in found if one is not None]
 
 
@@ -55,7 +78,7 @@ class Group:
 
     labels: tuple[Label, ...]
     harm: Harm
-    necessity: Necessity
+    compared: Compared
     extra: tuple[Control, ...]
 
     @property
@@ -80,17 +103,12 @@ def alone(labels: Sequence[Label], bench: Bench, *, shared_controls: bool) -> li
 
 
 def _alone(label: Label, harm: Harm, shared: tuple[Control, ...], bench: Bench) -> Try:
-    pair = frozenset([label.head]), NOTHING
-    if not bench.exceeds_floor(pair, harm):
-        found = bench.below_floor(pair, harm)
-        return Try(label=label, harm=harm, pair=pair, control_pairs=(), necessity=found, note=BELOW)
-    removed = bench.removed[material_of(harm.metric)]
+    removed, pair = bench.removed[material_of(harm.metric)], (frozenset([label.head]), NOTHING)
     controls = shared or matched([label.head], bench.suspects, removed, highest=_highest(harm, label.head[0]))
-    note = "; ".join(
-        filter(None, ["controls shared by all labels" if shared else "", how_matched(label.head, controls, removed)])
-    )
     pairs = tuple((frozenset([control]), NOTHING) for control in controls)
-    return Try(label=label, harm=harm, pair=pair, control_pairs=pairs, necessity=bench.necessity(pair, pairs, harm), note=note)
+    said = ["controls shared by all labels" if shared else "", how_matched(label.head, controls, removed)]
+    note, compared = "; ".join(one for one in said if one), compare(pair, pairs, harm, bench)
+    return Try(label=label, harm=harm, pair=pair, control_pairs=pairs, compared=compared, note=note)
 
 
 def _highest(harm: Harm, layer: int) -> int | None:
@@ -108,24 +126,19 @@ def group_of(labels: Sequence[Label], bench: Bench, rng: np.random.Generator) ->
     groups, overlap = control_groups(heads, bench.suspects, removed.shape[1], rng)
     if len(groups) < CONSTANTS.controls:
         return None
-    if not bench.exceeds_floor(pair, harm):
-        return Group(labels=strongest, harm=harm, necessity=bench.below_floor(pair, harm), extra=())
-    found = bench.necessity(pair, [(one, NOTHING) for one in groups], harm, overlap=overlap)
+    compared = compare(pair, [(one, NOTHING) for one in groups], harm, bench, overlap=overlap)
     extra = matched(heads, bench.suspects, removed, highest=_highest(harm, top))
-    return Group(labels=strongest, harm=harm, necessity=found, extra=extra)
+    return Group(labels=strongest, harm=harm, compared=compared, extra=extra)
 
 
 def part(label: Label, group: Group, bench: Bench) -> Try:
     """Ask of a member what it adds to the harm of the others."""
     pair = group.members, group.members - {label.head}
-    found, pairs, note = None, (), ""
-    if group.necessity.p <= CONSTANTS.level:
-        found, note = bench.below_floor(pair, group.harm), BELOW
-        if bench.exceeds_floor(pair, group.harm):
-            pairs = tuple((group.members | {control}, group.members) for control in group.extra)
-            found = bench.necessity(pair, pairs, group.harm)
-            note = how_matched(label.head, group.extra, bench.removed[material_of(group.harm.metric)])
-    return Try(label=label, harm=group.harm, pair=pair, control_pairs=pairs, necessity=found, group=group, note=note)
+    pairs = tuple((group.members | {control}, group.members) for control in group.extra)
+    needed = group.compared.necessity.p <= CONSTANTS.level
+    compared = compare(pair, pairs, group.harm, bench) if needed else None
+    note = how_matched(label.head, group.extra, bench.removed[material_of(group.harm.metric)])
+    return Try(label=label, harm=group.harm, pair=pair, control_pairs=pairs, compared=compared, note=note, group=group)
 
 
 def groups_of(tries: Sequence[Try], bench: Bench, seed: int) -> dict[str, Group]:
