@@ -105,7 +105,8 @@ def alone(labels: Sequence[Label], bench: Bench, *, shared_controls: bool) -> li
 def _alone(label: Label, harm: Harm, shared: tuple[Control, ...], bench: Bench) -> Try:
     removed, pair = bench.removed[material_of(harm.metric)], (frozenset([label.head]), NOTHING)
     controls = shared or matched([label.head], bench.suspects, removed, highest=_highest(harm, label.head[0]))
-    pairs = tuple((frozenset([control]), NOTHING) for control in controls)
+    largest_first = sorted(controls, key=lambda one: -removed[one[0], one[1]])  # the likeliest to harm as much
+    pairs = tuple((frozenset([control]), NOTHING) for control in largest_first)
     said = ["controls shared by all labels" if shared else "", how_matched(label.head, controls, removed)]
     note, compared = "; ".join(one for one in said if one), compare(pair, pairs, harm, bench)
     return Try(label=label, harm=harm, pair=pair, control_pairs=pairs, compared=compared, note=note)
