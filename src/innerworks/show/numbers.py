@@ -36,9 +36,9 @@ def rounded(value: int | float | None, digits: int = 2) -> str:
 
 
 def estimate(value: int | float | None, low: int | float | None, high: int | float | None) -> str:
-    """Print an effect with its 95 % interval: `0.68 [0.66, 0.70]`."""
+    """Print an effect with its 95 % interval: `0.68 [0.66, 0.70]`; alone where there is none, or where it is the number itself."""
     places = decimals(low, high)
-    if not (known(low) and known(high)):
+    if not (known(low) and known(high)) or low == high:
         return number(value, places)
     return f"{number(value, places)} [{number(low, places)}, {number(high, places)}]"
 
