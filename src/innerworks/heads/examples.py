@@ -2,11 +2,11 @@
 
 1. Of each kind the strongest labels (`best_labels`); every kind, whether seen in patterns, by weights or by ablation.
 2. Where to look: for kinds of patterns the confirmation document on which the head does it most; for the others a few
-   confirmation documents (a domain's own for its heads, ordinal lists for successors). One forward per document, whatever the
-   number of heads.
-3. Which stretch: where most lies *on target*: attention on what the kind looks at; for heads that copy or suppress the direct
-   effect on the tokens they look at (`circuits/direct.py`); for kinds without targets all attention off the first token. The
-   *query* is the row of the stretch with most on target.
+   confirmation documents (a domain's own for its heads, those with most arcs for a relation, ordinal lists for successors). One
+   forward per document, whatever the number of heads.
+3. Which stretch: where most lies *on target*: attention on what the kind looks at, along a relation's arcs; for heads that copy
+   or suppress the direct effect on the tokens they look at (`circuits/direct.py`); for kinds without targets all attention off
+   the first token. The *query* is the row of the stretch with most on target.
 4. What it writes: the head's own output at the query, through the final norm (its scale held) and the unembedding, less the mean
    over the vocabulary: the tokens raised and lowered most. It does not say what later layers make of it.
 5. By weights: for copying kinds the sampled tokens whose own logit a circuit changes most, for successors a class of ordinals;
@@ -16,7 +16,7 @@ An example illustrates; nothing is decided by it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,7 @@ from innerworks.sites import Site
 from innerworks.text import Reading
 from innerworks.text.reading import Window, batch_of
 from innerworks.text.repeats import ordinary_tokens
+from innerworks.text.syntax import Arc
 
 SPAN = 40  # tokens shown
 MOST = 4  # examples per kind
@@ -48,8 +49,6 @@ WRITTEN = 5  # tokens named as raised, as lowered, as rows
 SIGNS = {"copying": 1.0, "anti_copying": -1.0, "copy_suppression": -1.0}
 
 Label = tuple[str, str]  # (behaviour, site)
-#: behaviour, window -> which keys are right for each query `[query, key]`, or None where that cannot be said
-Targets = Callable[[str, Window], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -82,22 +81,15 @@ def best_labels(findings: Sequence[Finding], *, most: int = MOST) -> list[Label]
     return [(behaviour, site) for behaviour, sites in best.items() for site in sorted(sites, key=lambda site: sites[site])[:most]]
 
 
-def shown(
-    model: Model,
-    reading: Reading,
-    table: HeadsByUnit,
-    labels: Sequence[Label],
-    *,
-    targets: Targets = lambda behaviour, window: None,
-) -> list[Example]:
-    """One example for each label; see the top of this file. targets: what kinds beyond those of `kinds.py` look at."""
+def shown(model: Model, reading: Reading, table: HeadsByUnit, labels: Sequence[Label]) -> list[Example]:
+    """One example for each label; see the top of this file."""
     wanted: dict[Text, list[Label]] = defaultdict(list)
     for label in labels:
         for text in _texts(model, reading, table, label):
             wanted[text].append(label)
     best: dict[Label, Stretch] = {}
     for text, here in wanted.items():
-        for label, found in _look(model, text, here, targets):
+        for label, found in _look(model, text, here):
             if label not in best or found.on_target > best[label].on_target:
                 best[label] = found
     return _examples(model, [(label, best[label]) for label in labels if label in best])
@@ -121,6 +113,9 @@ def _texts(model: Model, reading: Reading, table: HeadsByUnit, label: Label) -> 
     domain = behaviour.removeprefix("domain:") if behaviour.startswith("domain:") else None
     units = [i for i, unit in enumerate(reading.units) if unit.material == "text" and unit.half == "confirmation"]
     own = [i for i in units if domain is not None and reading.units[i].stratum == domain]
+    if behaviour.startswith("syntactic:"):
+        arcs = {i: len(_arcs(behaviour, _first_window(reading, i).window or reading.windows[0])) for i in units}
+        own = sorted((i for i in units if arcs[i]), key=lambda i: -arcs[i])
     strata = list({reading.units[i].stratum: i for i in reversed(units)}.values())
     return [_first_window(reading, i) for i in (own or strata)[:TEXTS]]
 
@@ -133,7 +128,7 @@ def _first_window(reading: Reading, unit: int) -> Text:
 # --- which stretch of it ------------------------------------------------------------------------------------------
 
 
-def _look(model: Model, text: Text, labels: Sequence[Label], targets: Targets) -> Iterable[tuple[Label, Stretch]]:
+def _look(model: Model, text: Text, labels: Sequence[Label]) -> Iterable[tuple[Label, Stretch]]:
     """Run a text once, and find the best stretch for each label."""
     read = refusal(model) is None
     sites = [Site.parse(site) for _, site in labels]
@@ -147,7 +142,7 @@ def _look(model: Model, text: Text, labels: Sequence[Label], targets: Targets) -
     scale = torch.ones(len(text.tokens)) if norm is None else norm.scale(run[last][0]).float().cpu()
     for (behaviour, name), site in zip(labels, sites, strict=True):
         pattern = run[Site(layer=site.layer, head=site.head, kind="pattern")][0].float().cpu()
-        on_target = _on_target(model, run, text, behaviour, site, pattern, scale, targets)
+        on_target = _on_target(model, run, text, behaviour, site, pattern, scale)
         whole = behaviour in KINDS and KINDS[behaviour].null == "other column"
         start = 0 if whole else best_start(on_target)
         part = slice(start, start + SPAN)
@@ -167,16 +162,15 @@ def _look(model: Model, text: Text, labels: Sequence[Label], targets: Targets) -
 
 
 def _on_target(
-    model: Model, run: Run, text: Text, behaviour: str, site: Site, pattern: Tensor, scale: Tensor, targets: Targets
+    model: Model, run: Run, text: Text, behaviour: str, site: Site, pattern: Tensor, scale: Tensor
 ) -> Float[Tensor, "query key"]:
     """How much of what a head does at each query and key is what its kind does."""
     if behaviour in KINDS and text.window is not None:
         return pattern * _targets(behaviour, text.window)
     if behaviour in SIGNS and refusal(model) is None:
         return (SIGNS[behaviour] * _on_attended(model, run, text, site, pattern) / scale[:, None]).clamp(min=0)
-    right = targets(behaviour, text.window) if text.window is not None else None
-    if right is not None:
-        return pattern * right
+    if behaviour.startswith("syntactic:") and text.window is not None and _arcs(behaviour, text.window):
+        return pattern * _along(behaviour, text.window)
     off_first = pattern.clone()
     off_first[:, 0] = 0.0
     return off_first
@@ -189,6 +183,20 @@ def _targets(behaviour: str, window: Window) -> Tensor:
     if measure.startswith("column"):
         return (torch.arange(length) == int(measure.removeprefix("column_"))).float().expand(length, length)
     return masks.TARGETS[measure](batch_of([window], "text", "", "confirmation"))[0].float()
+
+
+def _arcs(behaviour: str, window: Window) -> list[Arc]:
+    """The arcs of one relation among a window's tokens, where a reading knows them."""
+    return [arc for arc in getattr(window, "arcs", ()) if arc.behaviour == behaviour]
+
+
+def _along(behaviour: str, window: Window) -> Tensor:
+    """The words that stand in a relation to each query."""
+    right = torch.zeros(len(window.tokens), len(window.tokens))
+    for arc in _arcs(behaviour, window):
+        for start, end in arc.targets:
+            right[arc.query, start:end] = 1.0
+    return right
 
 
 def _on_attended(model: Model, run: Run, text: Text, site: Site, pattern: Tensor) -> Float[Tensor, "query key"]:

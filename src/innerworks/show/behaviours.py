@@ -7,6 +7,7 @@ each behaviour also has a shape.
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +286,7 @@ RELATIONS = {
 RUNGS = {0: "measured", 1: "seen", 2: "necessary", 3: "selective"}
 
 
+@cache
 def behaviour_of(name: str) -> Behaviour:
     """How a behaviour is shown; one that this table does not know yet is shown plainly, under its own name."""
     known = BEHAVIOURS.get(name)

@@ -11,7 +11,7 @@ import polars as pl
 
 from innerworks.show import numbers
 from innerworks.show.behaviours import BEHAVIOURS, Behaviour, behaviour_of
-from innerworks.show.measures import where
+from innerworks.show.measures import MEASURES, where
 from innerworks.show.verdicts import Score, score_of
 
 TOGETHER = "composition"  # under which everything about partners is told
@@ -35,13 +35,15 @@ class Facts:
 
 def facts(findings: pl.DataFrame) -> list[Facts]:
     """Gather what is told of heads without being a label, in the order of the table of behaviours."""
+    about_heads = findings.filter(pl.col("chapter") == "heads")
     found: dict[str, list[Score]] = {name: [] for name, behaviour in BEHAVIOURS.items() if behaviour.told}
-    for row in findings.filter(pl.col("chapter") == "heads").iter_rows(named=True):
-        score = score_of(row)
-        kin = behaviour_of(score.behaviour).kin
-        name = kin if kin in found else TOGETHER if score.about.question == "partners" else None
+    for behaviour, measure in about_heads.select("behaviour", "measure").unique(maintain_order=True).iter_rows():
+        kin = behaviour_of(behaviour).kin
+        together = MEASURES[measure].question == "partners" if measure in MEASURES else False
+        name = kin if kin in found else TOGETHER if together else None
         if name is not None:
-            found[name].append(score)
+            rows = about_heads.filter((pl.col("behaviour") == behaviour) & (pl.col("measure") == measure))
+            found[name] += [score_of(row) for row in rows.iter_rows(named=True)]
     return [
         Facts(behaviour=behaviour_of(name), scores=tuple(sorted(scores, key=_strength, reverse=True)))
         for name, scores in found.items()
@@ -69,10 +71,11 @@ def sentences(told: Facts) -> list[str]:
 
 def _sentence(scores: Sequence[Score]) -> str:
     first, above = scores[0], [score for score in scores if score.stands_out]
-    what = first.about.title
-    kind = behaviour_of(first.behaviour)
-    of = f" of {kind.plural}" if not kind.told and not kind.family else ""
-    counted = f"{what[0].upper()}{what[1:]}{of} ({where(first.material)}): {len(above)} of {len(scores)} above the floor"
+    what, kind = first.about.title, behaviour_of(first.behaviour)
+    of = "" if kind.told or kind.family else f", {kind.plural}"
     unit = f" {first.unit}" if first.unit else ""
     best = f"{numbers.estimate(first.effect, first.low, first.high)}{unit}"
-    return f"{counted} of {numbers.constant(first.floor)}; the strongest is {place(first)}, {best}."
+    said, floor = f"{what[0].upper()}{what[1:]}{of} ({where(first.material)})", numbers.constant(first.floor)
+    if len(scores) == 1:
+        return f"{said}, {place(first)}: {best}, {'above' if above else 'not shown to be above'} the floor of {floor}."
+    return f"{said}: {len(above)} of {len(scores)} above the floor of {floor}; the strongest is {place(first)}, {best}."

@@ -18,7 +18,7 @@ from innerworks.atlas import Atlas, Example
 from innerworks.errors import UnknownSite
 from innerworks.show import numbers
 from innerworks.show.behaviours import BEHAVIOURS, behaviour_of
-from innerworks.show.measures import QUESTIONS
+from innerworks.show.measures import MEASURES, QUESTIONS
 from innerworks.show.verdicts import Head, Score, Verdict, score_of, verdicts
 from innerworks.sites import Site, head_site
 
@@ -30,7 +30,7 @@ class Partner:
     """What one head has to do with another: `L18H6 loses its match without L16H0`."""
 
     other: str  # a head, or several
-    says: str  # between this head and the other
+    says: str  # what this head has to do with it: {} stands for the other
     score: Score
 
 
@@ -102,7 +102,7 @@ def _rest(findings: pl.DataFrame, found: Sequence[Verdict], site: str) -> list[S
 
 
 def _scores(measured: Sequence[Head], rest: Sequence[Score]) -> tuple[dict[str, tuple[Score, ...]], dict[str, int]]:
-    """By question: those of labels first, then as told; and how many are not worth a row, by family."""
+    """By question: those of labels first, then what stands out; and how many are not worth a row, by family."""
     by_question: dict[str, list[Score]] = {question: [] for question in QUESTIONS}
     left_out: dict[str, int] = {}
     for head in sorted(measured, key=lambda head: -head.rung):
@@ -114,7 +114,13 @@ def _scores(measured: Sequence[Head], rest: Sequence[Score]) -> tuple[dict[str, 
                 left_out[family] = left_out.get(family, 0) + 1
     for score in rest:
         by_question[score.about.question].append(score)
-    return {question: tuple(scores) for question, scores in by_question.items() if question != "partners"}, left_out
+    labelled = {head.behaviour for head in measured if head.rung}
+
+    def place(score: Score) -> int:
+        return 0 if score.behaviour in labelled else 1 if score.stands_out else 2
+
+    ordered = {question: tuple(sorted(scores, key=place)) for question, scores in by_question.items()}
+    return {question: scores for question, scores in ordered.items() if question != "partners"}, left_out
 
 
 def is_worth(score: Score, *, labelled: bool) -> bool:
@@ -140,19 +146,24 @@ def partners(findings: pl.DataFrame, site: str) -> tuple[Partner, ...]:
         one = _partner(score, site)
         if one is not None:
             result.setdefault((one.other, one.says, score.behaviour, *score.series, score.effect), one)
-    return tuple(sorted(result.values(), key=lambda one: (not one.score.stands_out, -abs(one.score.effect))))
+    order = list(MEASURES)
+
+    def place(one: Partner) -> tuple[bool, int, float]:
+        known = order.index(one.score.measure) if one.score.measure in order else len(order)
+        return not one.score.stands_out, known, -abs(one.score.effect)
+
+    return tuple(sorted(result.values(), key=place))
 
 
 def _partner(score: Score, site: str) -> Partner | None:
-    others = [head for head in heads_in(score.target) if head != site]
-    about = score.about
-    if site not in heads_in(score.site):
-        others = [score.site, *(head for head in others if head != score.site)] if about.question == "partners" else others
-        others = others if about.question == "partners" else sorted({score.site, *others} - {site}, key=_order)
-        says = about.by_pair or f"{about.title}, with"
-    else:
-        says = about.of_pair or f"{about.title}, with"
-    return Partner(other=", ".join(others), says=says, score=score) if others else None
+    """A row of a pair or group from where this head stands: as the one measured, or as one that the row names."""
+    about, mine = score.about, score.site == site
+    says = about.of_pair if mine else about.by_pair
+    named = heads_in(score.target)
+    if not mine:
+        named = [score.site] if about.question == "partners" else [score.site, *named]  # of a group, all others
+    others = sorted({one for one in named if one != site}, key=_order)
+    return Partner(other=", ".join(others), says=says, score=score) if says and others else None
 
 
 def _order(site: str) -> tuple[int, int]:
@@ -172,7 +183,7 @@ def as_json(page: HeadPage, findings: pl.DataFrame) -> dict[str, object]:
         "partners": [
             {
                 "other": one.other,
-                "says": one.says,
+                "says": one.says.format(one.other),
                 "behaviour": one.score.behaviour,
                 "measure": one.score.measure,
                 "material": one.score.material,
@@ -195,9 +206,9 @@ def _plain(value: float) -> float | None:
 
 def subject(score: Score) -> str:
     """What a score is about: the kind of head and, where it is not the plain one, the measure."""
-    behaviour = behaviour_of(score.behaviour)
-    title = behaviour.title
-    if score.target in BEHAVIOURS or (score.target and behaviour_of(score.target).family):
-        title = behaviour_of(score.target).title  # a sink that gives way for a kind
-    told = {"attention": "", "harm_contrast": ""}.get(score.measure, score.about.title)
-    return f"{title}, {told.removeprefix('attention, ')}" if told else title
+    kind = behaviour_of(score.behaviour)
+    told = {"attention": "", "harm_contrast": ""}.get(score.measure, score.about.title).removeprefix("attention, ")
+    if kind.told or kind.kin in BEHAVIOURS and BEHAVIOURS[kind.kin].told:
+        of = behaviour_of(score.target) if score.target else None  # a sink that gives way for a kind
+        return f"{of.title}, {told}" if of is not None and (of.name in BEHAVIOURS or of.family) else told
+    return f"{kind.title}, {told}" if told else kind.title

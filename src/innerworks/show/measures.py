@@ -6,6 +6,7 @@
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 #: question -> how a head's page asks it
 QUESTIONS = {
@@ -21,7 +22,7 @@ class Measure:
     """One thing that is measured.
 
     decides: a label may rest on it. tries: it tells whether a label is necessary or selective (rungs 2 and 3).
-    of_pair, by_pair: what it says of a head and its partner, seen from the head that is measured and from the partner.
+    of_pair, by_pair: what it says of a head and its partner {}, seen from the head that is measured and from the partner.
     """
 
     title: str
@@ -54,6 +55,7 @@ MEASURES: dict[str, Measure] = {
     "attention_across": _looks("attention, against the same offsets across words", decides=True),
     "attention_far": _looks("attention to pieces that are no neighbour"),
     "sink_contrast": _looks("rest on the first token that gives way"),
+    "qk_circuit": _looks("what it looks for, by its weights"),
     "eigenvalue": _writes("eigenvalues of its circuit", decides=True),
     "top_k": _writes("own token among the ten most changed"),
     "succession": _writes("successors by weights", decides=True),
@@ -63,17 +65,33 @@ MEASURES: dict[str, Measure] = {
     "cspa": _writes("share of its effect explained by suppressing copies"),
     "harm_contrast": Measure(title="harm to this domain beyond the others", question="breaks", decides=True),
     "harm": _tries("harm alone"),
-    "joint_harm": _tries("harm jointly", of_pair="is tried jointly with", by_pair="is tried jointly with"),
+    "joint_harm": _tries("harm jointly", of_pair="was ablated jointly with {}", by_pair="was ablated jointly with {}"),
     "marginal_harm": _tries("its share of the joint harm"),
     "collateral": _tries("harm elsewhere"),
+    "harm_in_domain": Measure(title="harm in each domain", question="breaks"),
     "calibration": Measure(title="calibration lost without it", question="breaks"),
-    "sufficiency": Measure(title="what it brings back alone", question="breaks"),
-    "k_composition": _pair("match lost", "loses its match without, in its keys,", "is needed in the keys of"),
-    "k_composition_share": _pair("share of its match lost", "loses this share of its match without, in its keys,", "carries, in its keys, for"),
-    "path_patching": _pair("path patching", "is moved through its keys by", "moves, through its keys,"),
-    "q_composition": _pair("match lost, queries", "loses its match without, in its queries,", "is needed in the queries of"),
-    "v_composition": _pair("match lost, values", "loses its effect without, in its values,", "is needed in the values of"),
-    "self_repair": _pair("self-repair", "is made up for, when it is lost, by", "makes up for the loss of"),
+    "sufficiency": Measure(
+        title="brought back by it alone", question="breaks", of_pair="alone brings back a share of what is lost without it and {}"
+    ),
+    "k_composition": _pair(
+        "match lost without it in the keys", "loses its match without {} in its keys", "carries, in the keys, the match of {}"
+    ),
+    "k_composition_share": _pair(
+        "share of the match lost", "owes this share of its match to {} in its keys", "carries, in the keys, this share of the match of {}"
+    ),
+    "k_over_q": _pair(
+        "match lost, keys more than queries", "needs {} in its keys more than in its queries", "is needed more in the keys than in the queries of {}"
+    ),
+    "path_patching": _pair(
+        "path patching", "loses its match when {} is patched in its keys", "patched in the keys of {}, it moves the match"
+    ),
+    "q_composition": _pair(
+        "match lost without it in the queries", "loses its match without {} in its queries", "carries, in the queries, the match of {}"
+    ),
+    "v_composition": _pair(
+        "effect lost without it in the values", "loses its effect without {} in its values", "carries, in the values, the effect of {}"
+    ),
+    "self_repair": _pair("self-repair", "when it is lost, {} makes up for it", "makes up for the loss of {}"),
 }
 
 CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)
@@ -87,16 +105,18 @@ MATERIALS = {
 }
 
 
+@cache
 def measure_of(name: str, *, behaviour: str = "", material: str = "", ablation: str = "none") -> Measure:
     """How a measure is shown, known or not."""
     if behaviour.startswith("composition"):
         by = {"q": "queries", "k": "keys", "v": "values"}.get(behaviour.partition(":")[2], "reading")
-        return _pair(f"composition through {by}", f"reads, in its {by},", f"is read, in the {by}, by")
+        return _pair(f"composition through {by}", f"reads {{}} in its {by}", f"is read by {{}} in its {by}")
     known = MEASURES.get(name)
     if known is not None:
         return known
     question = "breaks" if ablation != "none" else "writes" if material == "weights" else "looks"
-    return Measure(title=name.replace("_", " "), question=question)
+    title = name.replace("_", " ")
+    return Measure(title=title, question=question, of_pair=f"{title}, with {{}}", by_pair=f"{title}, with {{}}")
 
 
 def word(name: str) -> str:

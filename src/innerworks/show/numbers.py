@@ -11,10 +11,11 @@ def known(value: int | float | None) -> bool:
 
 
 def decimals(low: int | float | None, high: int | float | None) -> int:
-    """How many decimals an estimate deserves: down to the first digit of its interval's half width, 2 to 4."""
+    """How many decimals an estimate deserves: down to the first digit of its interval's half width, at most 4; 2 below one."""
     if low is None or high is None or not (known(low) and known(high)) or high <= low:
         return 3
-    return min(4, max(2, -math.floor(math.log10((high - low) / 2))))
+    half = (high - low) / 2
+    return min(4, max(2 if half < 1 else 1 if half < 10 else 0, -math.floor(math.log10(half))))
 
 
 def number(value: int | float | None, places: int = 3) -> str:

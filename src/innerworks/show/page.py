@@ -117,7 +117,7 @@ def _question(question: str) -> list[Text]:
 
 def _scores(page: HeadPage, question: str) -> list[RenderableType]:
     scores = page.scores.get(question, ())
-    nothing = "Nothing was ablated here." if question == "breaks" else "Nothing was measured."
+    nothing = "It was not ablated in this scan." if question == "breaks" else "Nothing was measured."
     return [_table_of(scores, page)] if scores else [Text(f"  {nothing}", style="dim")]
 
 
@@ -140,7 +140,7 @@ def _table_of(scores: Sequence[Score], page: HeadPage) -> Table:
             f"≤ {numbers.rounded(score.bound)}" if score.measure == "collateral" else numbers.constant(score.bound),
             numbers.q_value(score.q),
             str(score.n),
-            style=_RUNG_STYLES[rungs.get(score.behaviour, 0)],
+            style=_RUNG_STYLES[rungs[score.behaviour]] if score.behaviour in rungs else "" if score.stands_out else "dim",
         )
     return table
 
@@ -157,10 +157,12 @@ def _partner(one: Partner) -> Text:
     score = one.score
     effect = f"{numbers.estimate(score.effect, score.low, score.high)} {score.unit}"
     kind = "" if behaviour_of(score.behaviour).told or behaviour_of(score.behaviour).family else f", {behaviour_of(score.behaviour).title}"
+    before, _, after = one.says.partition("{}")
     return Text.assemble(
         "  ✓ " if score.stands_out else "    ",
-        f"{one.says} ",
+        before,
         (one.other, "bold"),
+        after,
         (f"  {effect}{kind} (floor {numbers.constant(score.floor)}, {word(score.material)})", "dim"),
     )
 

@@ -10,7 +10,7 @@ What is told of heads without being a label (sinks that give way, composition) i
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -62,11 +62,9 @@ class Score:
 
     @property
     def stands_out(self) -> bool:
-        """Is it above its floor, by its test (q, or p where nothing else was tested beside it), or by its interval?"""
-        if not numbers.known(self.effect) or self.effect <= self.floor or self.measure == "collateral":
-            return False
+        """Is it above its floor, by its test (q, or p where nothing else was tested beside it)? What was not tested does not."""
         tested = self.q if self.q is not None else self.p
-        return tested <= LEVEL if tested is not None else numbers.known(self.low) and self.low > self.floor
+        return numbers.known(self.effect) and self.effect > self.floor and tested is not None and tested <= LEVEL
 
     @property
     def series(self) -> Series:
@@ -222,8 +220,20 @@ class Kindred:
         return {head.site for head in self.labels}
 
 
-def verdicts(findings: pl.DataFrame) -> list[Verdict]:
+Gathered = pl.DataFrame | Sequence["Verdict"]  # a table of findings, or what was gathered from one before
+
+
+def of_behaviour(findings: Gathered, name: str) -> list[Verdict]:
+    """Return the verdict on one behaviour, or those on all members of a family (`syntactic`)."""
+    if isinstance(findings, pl.DataFrame):
+        findings = findings.filter((pl.col("behaviour") == name) | pl.col("behaviour").str.starts_with(f"{name}:"))
+    return [one for one in verdicts(findings) if name in (one.behaviour.name, one.behaviour.family)]
+
+
+def verdicts(findings: Gathered) -> list[Verdict]:
     """Gather the findings about heads by behaviour, in the order in which they are told."""
+    if not isinstance(findings, pl.DataFrame):
+        return list(findings)
     rows: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
     places: dict[str, tuple[int | None, int | None]] = {}
     labels: dict[tuple[str, str], dict] = {}
@@ -232,7 +242,7 @@ def verdicts(findings: pl.DataFrame) -> list[Verdict]:
         rows[row["behaviour"]][row["site"]].append(score_of(row))
         places[row["site"]] = row["layer"], row["index"]
         key = row["behaviour"], row["site"]
-        if row["rung"] > labels.get(key, {"rung": 0})["rung"]:
+        if row["target"] is None and row["rung"] > labels.get(key, {"rung": 0})["rung"]:  # of a pair, it is that of the label
             labels[key] = row
     result = []
     for behaviour in in_order(list(rows)):
@@ -278,19 +288,24 @@ def _head(
     scores: Sequence[Score],
     decides: frozenset[Series],
 ) -> Head:
-    first = next((score for score in scores if score.series in decides), None)
-    note = first.note if first is not None else ""
+    resting = [score for score in scores if score.series in decides and score.target is None]
     return Head(
         behaviour=behaviour,
         site=site,
         layer=place[0],
         index=place[1],
         rung=label["rung"] if label else 0,
-        q=label["q"] if label else first.q if first is not None else None,
-        note=label["note"] if label else note,
+        q=label["q"] if label else next((score.q for score in resting), None),
+        note=_shared(score.note for score in resting),
         scores=tuple(scores),
         decides=decides,
     )
+
+
+def _shared(notes: Iterable[str]) -> str:
+    """What all notes say: that is about the label, the rest about one measure."""
+    parts = [note.split("; ") for note in notes]
+    return "; ".join(part for part in parts[0] if all(part in others for others in parts)) if parts else ""
 
 
 _SAME = (

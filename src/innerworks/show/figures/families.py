@@ -7,25 +7,24 @@ import html
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
-import polars as pl
 
 from innerworks.show import numbers
 from innerworks.show.behaviours import behaviour_of
 from innerworks.show.facts import Facts, place
 from innerworks.show.figures.heads import FAINT, INK, LINE, plain
 from innerworks.show.measures import measure_of, word
-from innerworks.show.verdicts import Score, verdicts
+from innerworks.show.verdicts import Gathered, Score, of_behaviour
 
 OTHERS = 4  # heads beside the best one of each row
 
 
-def best_of_each(findings: pl.DataFrame, family: str, *, measure: str, material: str = "text", most: int = 40) -> go.Figure:
+def best_of_each(findings: Gathered, family: str, *, measure: str, material: str = "text", most: int = 40) -> go.Figure:
     """Show the best heads of every member of a family: of each syntactic relation, of each domain.
 
     One row per member, the strongest on top. x: effect (score minus null). The best head is a mark with its 95 % interval,
     full where it is labelled, with its name beside it; the next ones are faint points. The dashed line is the floor.
     """
-    found = verdicts(findings.filter(pl.col("behaviour").str.starts_with(f"{family}:")))
+    found = of_behaviour(findings, family)
     rows: list[tuple[str, list[tuple[Score, int]]]] = []
     for verdict in found:
         scores = [(s, head.rung) for head in verdict.heads for s in head.scores if s.series == (measure, material)]
@@ -39,6 +38,7 @@ def best_of_each(findings: pl.DataFrame, family: str, *, measure: str, material:
     figure.add_trace(_others(others))
     if rows:
         figure.add_trace(_best([scores[0] for _, scores in rows], colour))
+        figure.add_trace(_names([scores[0] for _, scores in rows]))
     _axes(figure, [title for title, _ in rows], sorted({scores[0][0].floor for _, scores in rows}), _unit(rows, measure))
     return plain(figure, height=92 + 21 * max(len(rows), 1))
 
@@ -60,10 +60,7 @@ def _best(best: Sequence[tuple[Score, int]], colour: str) -> go.Scatter:
     return go.Scatter(
         x=[score.effect for score, _ in best],
         y=list(range(len(best))),
-        mode="markers+text",
-        text=[f" {html.escape(score.site)}" for score, _ in best],
-        textposition="middle right",
-        textfont={"size": 10, "color": INK},
+        mode="markers",
         error_x=_error([score for score, _ in best], colour),
         marker={
             "size": 9,
@@ -75,6 +72,22 @@ def _best(best: Sequence[tuple[Score, int]], colour: str) -> go.Scatter:
         hoverinfo="text",
         hovertext=[_text(score) for score, _ in best],
         showlegend=False,
+    )
+
+
+def _names(best: Sequence[tuple[Score, int]]) -> go.Scatter:
+    """Which head it is, right of its interval."""
+    ends = [score.high if numbers.known(score.high) else score.effect for score, _ in best]
+    return go.Scatter(
+        x=ends,
+        y=list(range(len(best))),
+        mode="text",
+        text=[f" {html.escape(score.site)}" for score, _ in best],
+        textposition="middle right",
+        textfont={"size": 10, "color": INK},
+        customdata=[score.site for score, _ in best],
+        hoverinfo="skip",
+        showlegend=False,
         cliponaxis=False,
     )
 
@@ -83,6 +96,7 @@ def _error(scores: Sequence[Score], colour: str) -> dict[str, object]:
     known = [numbers.known(score.low) and numbers.known(score.high) for score in scores]
     return {
         "type": "data",
+        "visible": any(score.high > score.low for score in scores),
         "symmetric": False,
         "array": [score.high - score.effect if has else 0.0 for score, has in zip(scores, known, strict=True)],
         "arrayminus": [score.effect - score.low if has else 0.0 for score, has in zip(scores, known, strict=True)],
@@ -127,8 +141,7 @@ def strongest(told: Facts, *, measure: str, material: str, behaviour: str, most:
     figure = go.Figure()
     if shown:
         colour = told.behaviour.colour
-        points = _best([(score, int(score.stands_out)) for score in shown], colour)
-        figure.add_trace(points.update(mode="markers"))
+        figure.add_trace(_best([(score, int(score.stands_out)) for score in shown], colour))
     unit = " or ".join(sorted({score.unit for score in shown}))
     _axes(figure, [place(score) for score in shown], sorted({score.floor for score in shown}), f"score − null ({unit})")
     return plain(figure, height=92 + 21 * max(len(shown), 1))

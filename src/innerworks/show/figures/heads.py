@@ -11,13 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
-import polars as pl
 
 from innerworks.show import numbers
 from innerworks.show.behaviours import RUNGS, Behaviour, behaviour_of
 from innerworks.show.measures import measure_of, word
 from innerworks.show.tokens import visible
-from innerworks.show.verdicts import Head, Kindred, Score, Verdict, kindred, verdicts
+from innerworks.show.verdicts import Gathered, Head, Kindred, Score, Verdict, kindred, of_behaviour, verdicts
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 MONOSPACE = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -29,7 +28,7 @@ _GOLDEN = 0.6180339887498949  # spreads points evenly without a random generator
 # --- where they are ----------------------------------------------------------------------------------------------
 
 
-def map_of_heads(findings: pl.DataFrame) -> go.Figure:
+def map_of_heads(findings: Gathered) -> go.Figure:
     """Show which heads of the model carry which label.
 
     One place per head: x = head, y = layer, layer 0 at the bottom. Colour and shape tell the behaviour, the fill its
@@ -159,15 +158,16 @@ def _once_per_material(scores: Sequence[Score]) -> list[Score]:
 
 
 def effects(
-    findings: pl.DataFrame, behaviour: str, *, material: str = "text", measure: str = "attention", most: int = 20
+    findings: Gathered, behaviour: str, *, material: str = "text", measure: str = "attention", most: int = 20
 ) -> go.Figure:
     """Show how far above its null each labelled head of one behaviour is, and whether that is above the floor.
 
     x: effect (score minus null; for harm: minus the mean of the matched controls), with its 95 % interval over
     documents. The solid line at zero is the null, the dashed one the floor. Below the labelled heads, strongest on top,
     all other heads as a faint strip; those too far below zero to be of interest lie on the left edge as triangles.
+    findings: the table, or the verdicts gathered from it.
     """
-    found = verdicts(findings.filter(pl.col("behaviour") == behaviour))
+    found = of_behaviour(findings, behaviour)
     scored = [(head, score) for head, score in _scores(found, material, measure) if numbers.known(score.effect)]
     scored.sort(key=lambda pair: (pair[0].rung < 1, -pair[1].effect))
     scored = _once_per_group(scored) if measure == "joint_harm" else scored
@@ -259,6 +259,7 @@ def _intervals(shown: Sequence[tuple[Head, Score]], places: Sequence[int], behav
         mode="markers",
         error_x={
             "type": "data",
+            "visible": any(score.high > score.low for _, score in shown),
             "symmetric": False,
             "array": [score.high - score.effect for _, score in shown],
             "arrayminus": [score.effect - score.low for _, score in shown],

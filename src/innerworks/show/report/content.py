@@ -79,8 +79,9 @@ class Section:
     verdict: Kindred
     behaviour: Behaviour
     sentence: str
-    effects: tuple[Figure, ...]
-    further: tuple[Figure, ...]
+    effects: tuple[Figure, ...]  # what labels rest on, and what ablations did
+    beside: tuple[Figure, ...]  # what else was scored
+    further: tuple[Figure, ...]  # plugged in
     examples: tuple[Shown, ...]
     labels: tables.Table
     causal: tables.Table | None
@@ -139,10 +140,10 @@ def content(atlas: Atlas) -> Page:
         headline=verdicts.headline(found),
         kind=verdicts.kind_of_model(atlas),
         read=verdicts.what_was_read(atlas),
-        map=_map(atlas, found),
+        map=_map(found),
         sections=tuple(_section(atlas, one, examples) for one in told if one.labels),
         told=tuple(_told(atlas, one) for one in facts.facts(atlas.findings)),
-        absent=tuple(_absent(atlas, one) for one in told if not one.labels),
+        absent=tuple(_absent(one) for one in told if not one.labels),
         causal=any(one.tried for one in told),
         every=embedded(embedded_heads(atlas, found, examples)),
         pattern=embedded(str(figures.pattern(("",), np.zeros((1, 1)), colour="#000000").to_json())),
@@ -176,15 +177,15 @@ def _figure(name: str, figure: go.Figure, *, title: str, says: str, width: int) 
     return Figure(name=name, title=title, says=says, data=data, height=int(figure.layout["height"] or 400), width=width)
 
 
-def _map(atlas: Atlas, found: Sequence[verdicts.Verdict]) -> Figure:
+def _map(found: Sequence[verdicts.Verdict]) -> Figure:
     across = 1 + max((head.index or 0 for verdict in found for head in verdict.heads), default=0)
-    figure = figures.map_of_heads(atlas.findings).update_layout(showlegend=False)
+    figure = figures.map_of_heads(found).update_layout(showlegend=False)
     says = "Map of the heads, layer by head. Every label in it is also in the tables below."
     return _figure("map", figure, title="", says=says, width=max(260, 16 * across + 60))
 
 
-def _effects(atlas: Atlas, one: Kindred) -> tuple[Figure, ...]:
-    """One figure per measure and material, in the order in which things are decided."""
+def _effects(one: Kindred) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
+    """One figure per measure and material: those that labels rest on and those of ablations, then the others."""
     scores = [score for head in one.heads for score in (*head.seen, *head.causal)]
     scores += [score for group in one.groups for score in group.causal]
     if one.is_family:
@@ -193,7 +194,8 @@ def _effects(atlas: Atlas, one: Kindred) -> tuple[Figure, ...]:
     first = {score.series: score for score in reversed(scores)}
     known = [series for series in first if series[0] in order]
     unknown = [series for series in first if series[0] not in order]
-    result = []
+    decides = {series for head in one.heads[:1] for series in head.decides}
+    result: tuple[list[Figure], list[Figure]] = [], []
     for measure, material in [*sorted(known, key=lambda series: order.index(series[0])), *unknown]:
         some = first[measure, material]
         floor = f"limit {numbers.rounded(some.bound)}" if measure == "collateral" else f"floor {numbers.constant(some.floor)}"
@@ -202,12 +204,13 @@ def _effects(atlas: Atlas, one: Kindred) -> tuple[Figure, ...]:
         name = f"{one.behaviour.name}-{measure}-{material}"
         says = f"{title}: effects of the labelled heads with 95 % intervals; the same numbers are in the table."
         if one.is_family:
-            figure = families.best_of_each(atlas.findings, one.behaviour.name, measure=measure, material=material)
+            figure = families.best_of_each(one.verdicts, one.behaviour.name, measure=measure, material=material)
         else:
-            figure = figures.effects(atlas.findings, one.behaviour.name, material=material, measure=measure)
+            figure = figures.effects(one.verdicts, one.behaviour.name, material=material, measure=measure)
         width = 360 if one.is_family else 280
-        result.append(_figure(name, figure, title=title[0].upper() + title[1:], says=says, width=width))
-    return tuple(result)
+        beside = (measure, material) not in decides and not some.about.tries
+        result[beside].append(_figure(name, figure, title=title[0].upper() + title[1:], says=says, width=width))
+    return tuple(result[0]), tuple(result[1])
 
 
 def _further(atlas: Atlas, name: str) -> tuple[Figure, ...]:
@@ -259,11 +262,13 @@ def _shown(example: Example, number: int, place: int, behaviour: Behaviour) -> S
 
 
 def _section(atlas: Atlas, one: Kindred, examples: Sequence[Example]) -> Section:
+    effects, beside = _effects(one)
     return Section(
         verdict=one,
         behaviour=one.behaviour,
         sentence=verdicts.sentence(one),
-        effects=_effects(atlas, one),
+        effects=effects,
+        beside=beside,
         further=_further(atlas, one.behaviour.name),
         examples=_examples(one, examples),
         labels=tables.labels(one),
@@ -288,10 +293,10 @@ def _told(atlas: Atlas, one: facts.Facts) -> Told:
     )
 
 
-def _absent(atlas: Atlas, one: Kindred) -> Absent:
+def _absent(one: Kindred) -> Absent:
     return Absent(
         behaviour=one.behaviour,
         sentence=verdicts.sentence(one),
         limits=verdicts.would_have_been_found(one),
-        figures=_effects(atlas, one),
+        figures=_effects(one)[0],
     )

@@ -74,7 +74,7 @@ function scoresOf(me, question) {
   const main = mine.filter((row) => first(row) < 2);
   const rest = mine.filter((row) => first(row) === 2);
   const parts = main.length ? [scoreTable(main, labelled)] : [];
-  if (!main.length) parts.push(made("p", { class: "small" }, rest.length ? "Nothing here stands out from its floor." : question === QUESTIONS.breaks ? "Nothing was ablated here." : "Nothing was measured."));
+  if (!main.length) parts.push(made("p", { class: "small" }, rest.length ? "Nothing here stands out from its floor." : question === QUESTIONS.breaks ? "It was not ablated in this scan." : "Nothing was measured."));
   if (rest.length) parts.push(made("details", {}, made("summary", {}, `${rest.length} more that did not stand out`), scoreTable(rest, labelled)));
   return parts;
 }
@@ -87,17 +87,16 @@ function times(row) {
 }
 
 function scoreTable(some, labelled) {
-  const columns = [["", false], ["measured", false], ["on", false], ["score", true], ["null", true], ["effect [95 %]", true], ["floor", true], ["× floor", true], ["q", true], ["n", true]];
-  const head = made("tr", {}, ...columns.map(([text, numeric]) => made("th", numeric ? { scope: "col", class: "number" } : { scope: "col" }, text)));
+  const columns = ["", "measured", "effect [95 %]", "× floor", "floor", "score", "null", "q", "n"];
+  const head = made("tr", {}, ...columns.map((text, i) => made("th", i > 1 ? { scope: "col", class: "number" } : { scope: "col" }, text)));
   const body = some.map((row) => {
     const { subject, material, unit, nullKind, floor, n } = row.series;
-    const effect = row.text + (unit && unit !== "probability" ? " " + unit : "");
-    const number = { class: "number" };
+    const effect = made("span", {}, row.text, unit && unit !== "probability" ? made("small", {}, " " + unit) : null);
+    const cell = (text, title) => made("td", title ? { class: "number", title } : { class: "number" }, text);
     return made("tr", labelled.has(row.series.behaviour) ? { class: "of-label" } : {},
       made("td", { title: row.above ? "above its floor, by its test" : "" }, row.above ? "✓" : ""),
-      made("th", { scope: "row", title: atlas.texts[row.note] }, subject), made("td", {}, material),
-      made("td", number, row.score), made("td", { class: "number", title: nullKind }, row.compared), made("td", number, effect),
-      made("td", number, floor), made("td", number, times(row)), made("td", number, row.q), made("td", number, String(n)));
+      made("th", { scope: "row", title: atlas.texts[row.note] }, subject, made("small", {}, material)),
+      cell(effect), cell(times(row)), cell(floor), cell(row.score), cell(row.compared, nullKind), cell(row.q), cell(String(n)));
   });
   return made("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Scores" }, made("table", { class: "scores" }, made("thead", {}, head), made("tbody", {}, ...body)));
 }
@@ -155,22 +154,23 @@ function writtenBy([, place, , tokens, query, , raised, lowered, byWeights]) {
 // --- its partners
 
 function partnersOf(me) {
-  const mine = rows.filter((row) => row.others !== null && row.series.ofPair && (row.head === me || row.others.includes(me)));
+  const mine = rows.filter((row) => row.others !== null && (row.head === me || row.others.includes(me)));
   if (!mine.length) return made("p", { class: "small" }, "None that was measured.");
-  mine.sort((a, b) => b.above - a.above || Math.abs(b.effect) - Math.abs(a.effect));
+  mine.sort((a, b) => b.above - a.above || series.indexOf(a.series) - series.indexOf(b.series) || Math.abs(b.effect) - Math.abs(a.effect));
   const said = new Set();
   const items = [];
   for (const row of mine) {
     const forth = row.head === me;
-    const together = row.series.question !== QUESTIONS.partners;
-    const others = (together || !forth ? [row.head, ...row.others] : row.others).filter((head, i, all) => head !== me && all.indexOf(head) === i && typeof head === "number");
-    const shown = forth || together ? others : [row.head];
     const words = forth ? row.series.ofPair : row.series.byPair;
+    const named = forth ? row.others : row.series.question === QUESTIONS.partners ? [row.head] : [row.head, ...row.others]; // of a group, all others
+    const shown = [...new Set(named)].filter((head) => head !== me && typeof head === "number");
     const key = [words, [...shown].sort(), row.text].join();
-    if (said.has(key) || !shown.length) continue;
+    if (!words || said.has(key) || !shown.length) continue;
     said.add(key);
     const about = `${row.text} ${row.series.unit} (floor ${row.series.floor}, ${row.series.material})`;
-    items.push(made("li", {}, row.above ? "✓ " : "", words + " ", ...shown.sort((a, b) => a - b).flatMap((head, i) => [i ? ", " : "", linkTo(atlas.heads[head])]), made("span", { class: "small" }, " " + about)));
+    const [before, after] = words.split("{}");
+    const links = shown.sort((a, b) => a - b).flatMap((head, i) => [i ? ", " : "", linkTo(atlas.heads[head])]);
+    items.push(made("li", {}, row.above ? "✓ " : "", before, ...links, after, made("span", { class: "small" }, " " + about)));
   }
   const PART = 12;
   const list = (some) => made("ul", { class: "partners" }, ...some);
