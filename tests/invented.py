@@ -58,7 +58,9 @@ def copying(labels: dict[str, str], sites: list[str]) -> list[Finding]:
             rows.append(by_weights(behaviour, site, "eigenvalue", weights, **rung))
             rows.append(row(behaviour, site, "direct_effect", 0.4 if has else 0.0, **context, **rung))
             rows.append(by_weights(behaviour, site, "top_k", 0.6 if has else 0.0, unit="share of tokens", **rung))
-            rows.append(row(behaviour, site, "direct_effect", 0.3 if has else 0.0, **context, **{**rung, "q": None}, material="random"))
+            rows.append(
+                row(behaviour, site, "direct_effect", 0.3 if has else 0.0, **context, **{**rung, "q": None}, material="random")
+            )
     return rows
 
 
@@ -89,7 +91,14 @@ def domains(best: dict[str, str], sites: list[str]) -> list[Finding]:
 
 def together(receiver: str, sender: str, *, rung: int = 1) -> list[Finding]:
     """An induction head that needs another in its keys; by weights, a few pairs that compose."""
-    shape = {"target": sender, "material": "random", "rung": rung, "floor": 0.05, "ablation": "mean", "null_kind": "control heads"}
+    shape = {
+        "target": sender,
+        "material": "random",
+        "rung": rung,
+        "floor": 0.05,
+        "ablation": "mean",
+        "null_kind": "control heads",
+    }
     keys = row("induction", receiver, "k_composition", 0.6, **shape)
     share = replace(keys, measure="k_composition_share", effect=0.8, effect_low=0.7, effect_high=0.9, floor=0.5, unit="share")
     weights = [
@@ -101,7 +110,10 @@ def together(receiver: str, sender: str, *, rung: int = 1) -> list[Finding]:
 
 def facts(layers: int) -> list[Finding]:
     """Layers, and the model as a whole."""
-    massive = [row("massive_activation", f"L{i}", "massive_activation", 300.0 * i, unit="times the median", floor=100.0) for i in range(layers)]
+    massive = [
+        row("massive_activation", f"L{i}", "massive_activation", 300.0 * i, unit="times the median", floor=100.0)
+        for i in range(layers)
+    ]
     streams = row("streaming", "model", "loss_without_sinks", 2.5, unit="nats", floor=0.1)
     return [*massive, streams]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invented import every_kind
 
 from innerworks.atlas import Atlas, Example, Unfinished
 from innerworks.findings import Finding
+from invented import every_kind
 
 LAYERS, HEADS = 3, 4
 EVIL = "</script><script>window.evil=1</script>"

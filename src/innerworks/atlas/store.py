@@ -42,8 +42,8 @@ _EXAMPLE_TYPES = {
 class Example:
     """A stretch of real text, a head's pattern `[query, key]` on it, and what the head writes.
 
-    query: the token, counted in the stretch, at which the head does most; raised, lowered: the tokens whose logits its output there
-    changes most by itself (less the mean over the vocabulary), with the final norm's scale held; None and empty where that was
+    query: the token, counted in the stretch, at which the head does most; raised, lowered: the tokens whose logits its output
+    there changes most by itself (less the mean over the vocabulary), the final norm's scale held; None and empty where that was
     not measured. rows: by its weights alone, `(token read, token changed most, by how many logits for a stream of unit scale)`.
     """
 
@@ -112,8 +112,8 @@ class Atlas:
     def labels(self) -> pl.DataFrame:
         """One row per label of any kind: behaviour, site, rung, q, note, what was measured first, and the effects by material.
 
-        `measure` and `effect` are those of the first row that bears the label; `effect_text`, `effect_random`, `effect_weights`, ...
-        of the first such row on each material. Rows about pairs are none: they show the label of their first head.
+        `measure` and `effect` are those of the first row that bears the label; `effect_text`, `effect_random`,
+        `effect_weights`, ... of the first such row on each material. Rows about pairs are none: they show the label of their first head.
         """
         keys = ["behaviour", "site"]
         seen = self.findings.filter((pl.col("rung") >= 1) & pl.col("target").is_null()).with_row_index("row")
@@ -158,10 +158,18 @@ class Atlas:
 
 
 def _example(row: Mapping[str, Any], patterns: Arrays) -> Example:
-    changed = {name: tuple((one["token"], one["logit"]) for one in row[name]) for name in ("raised", "lowered")}
-    by_weights = tuple((one["read"], one["token"], one["logit"]) for one in row["rows"])
-    about = {name: row[name] for name in ("behaviour", "site", "unit", "query")}
-    return Example(**about, tokens=tuple(row["tokens"]), pattern=patterns[row["array"]], **changed, rows=by_weights)
+    raised, lowered = (tuple((one["token"], one["logit"]) for one in row[name]) for name in ("raised", "lowered"))
+    return Example(
+        behaviour=row["behaviour"],
+        site=row["site"],
+        unit=row["unit"],
+        tokens=tuple(row["tokens"]),
+        pattern=patterns[row["array"]],
+        query=row["query"],
+        raised=raised,
+        lowered=lowered,
+        rows=tuple((one["read"], one["token"], one["logit"]) for one in row["rows"]),
+    )
 
 
 def _example_row(one: Example, array: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Stretch:
 
 
 def best_labels(findings: Sequence[Finding], *, most: int = MOST) -> list[Label]:
-    """Return the strongest labels of every kind: the highest rungs first, then the largest effects. Pairs are no labels of a head."""
+    """Return the strongest labels of every kind: the highest rungs first, then the largest effects. Pairs are none."""
     best: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
     for one in findings:
         if one.rung >= 1 and one.index is not None and one.target is None:
@@ -281,9 +281,7 @@ def _examples(model: Model, found: Sequence[tuple[Label, Stretch]]) -> list[Exam
     vectors += [vector for one in rows.values() for vector in one.written]
     logits = iter(_logits(model, torch.stack(vectors)) if vectors else ())
     direct = [next(logits) if one.written is not None else None for _, one in found]
-    by_weights = {
-        label: tuple(_row(model, token, next(logits), one.sign) for token in one.read) for label, one in rows.items()
-    }
+    by_weights = {label: tuple(_row(model, token, next(logits), one.sign) for token in one.read) for label, one in rows.items()}
     return [
         Example(
             behaviour=label[0],

@@ -117,8 +117,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="successor",
             title="successor",
             says="turns an ordinal into the next one",
-            meaning="Monday becomes Tuesday, one becomes two: the same head does it for days, months, numbers and letters, reading a "
-            "structure that the first feed-forward layer makes.",
+            meaning="Monday becomes Tuesday, one becomes two: the same head does it for days, months, numbers and letters, reading "
+            "a structure that the first feed-forward layer makes.",
             source="Gould et al. 2023, arXiv:2312.09230",
             colour="#0E8CA8",
             mark="cross",
@@ -127,8 +127,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="syntactic",
             title="syntactic relations",
             says="finds the word that stands in a grammatical relation to the current one",
-            meaning="From a verb to its subject, from a noun to its article: such a head finds the right word more often than the "
-            "best fixed distance does. A causal model only looks back, so each relation is tried in both directions.",
+            meaning="From a verb to its subject, from a noun to its article: such a head finds the right word more often than "
+            "the best fixed distance does. A causal model only looks back, so each relation is tried in both directions.",
             source="Clark et al. 2019, arXiv:1906.04341",
             colour="#6A8E00",
             mark="triangle-right",
@@ -210,8 +210,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="attention_sink",
             title="attention sinks",
             says="rests on the first token just where its own behaviour has nothing to do",
-            meaning="Does a head leave the first token when it finds what it looks for? And what makes that token a place to rest: "
-            "values close to nothing there, and a stream that is huge in a few places.",
+            meaning="Does a head leave the first token when it finds what it looks for? And what makes that token a place to "
+            "rest: values close to nothing there, and a stream that is huge in a few places.",
             source="Xiao et al. 2023, arXiv:2309.17453",
             colour="#66727E",
             mark="hourglass",
@@ -221,7 +221,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="massive_activation",
             title="massive activations",
             says="makes the stream huge at one place",
-            meaning="A few values of the stream at the first token are hundreds of times larger than all others; heads rest there.",
+            meaning="A few values of the stream at the first token are hundreds of times larger than all others; heads "
+            "rest there.",
             source="Sun et al. 2024, arXiv:2402.17762",
             colour="#8C6D1F",
             mark="star-square",
@@ -231,8 +232,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="composition",
             title="how heads work together",
             says="reads what an earlier head has written",
-            meaning="A head reads the stream, and so what heads before it wrote there: in its queries (what it looks for), its keys "
-            "(what it can be found by) or its values (what it moves). An induction head needs a previous-token head in its keys.",
+            meaning="A head reads the stream, and so what heads before it wrote there: in its queries (what it looks for), its "
+            "keys (what it can be found by) or its values (what it moves). An induction head needs a previous-token head in its keys.",
             source="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
             colour="#5B5FC7",
             mark="star-diamond",
@@ -242,8 +243,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="streaming",
             title="streaming",
             says="goes on reading beyond its window",
-            meaning="A model that keeps only a window of the latest tokens breaks when the first ones leave it; with a few of them "
-            "kept it goes on without end.",
+            meaning="A model that keeps only a window of the latest tokens breaks when the first ones leave it; with a few of "
+            "them kept it goes on without end.",
             source="Xiao et al. 2023, arXiv:2309.17453",
             colour="#3F8F7F",
             mark="star-triangle-up",

@@ -29,7 +29,7 @@ class Facts:
         """The rows by what was measured: behaviour, measure and material."""
         found: dict[tuple[str, str, str], list[Score]] = defaultdict(list)
         for score in self.scores:
-            found[score.behaviour, *score.series].append(score)
+            found[(score.behaviour, *score.series)].append(score)
         return [tuple(scores) for scores in found.values()]
 
 

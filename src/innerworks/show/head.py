@@ -43,7 +43,7 @@ class HeadPage:
     index: int
     layers: int
     heads: int  # per layer
-    labels: tuple[Head, ...]  # the highest rung first
+    labels: tuple[Head, ...]  # the highest rung first, very common ones last
     nearest: Head | None  # what came nearest to a label
     scores: dict[str, tuple[Score, ...]]  # by question, those of labels first
     left_out: dict[str, int]  # by family: how many scores lie too far below their floor to be listed
@@ -67,7 +67,7 @@ def page_of(atlas: Atlas, site: str | Site) -> HeadPage:
         index=mine.index,
         layers=1 + max(head.layer or 0 for head in everywhere.values()),
         heads=1 + max(head.index or 0 for head in everywhere.values()),
-        labels=tuple(sorted((head for head in measured if head.rung), key=lambda head: (-head.rung, -head.strength))),
+        labels=tuple(sorted((head for head in measured if head.rung), key=_prominence)),
         nearest=max(measured, key=lambda head: head.strength, default=None),
         scores=scores,
         left_out=left_out,
@@ -75,6 +75,10 @@ def page_of(atlas: Atlas, site: str | Site) -> HeadPage:
         of_layer=tuple(score_of(row) for row in _at(atlas.findings, f"L{mine.layer}")),
         examples=tuple(one for one in atlas.examples if one.site == name),
     )
+
+
+def _prominence(head: Head) -> tuple[int, bool, float]:
+    return -head.rung, behaviour_of(head.behaviour).quiet, -head.strength
 
 
 def _known(known: dict[str, Head], site: Site) -> str:
@@ -105,7 +109,7 @@ def _scores(measured: Sequence[Head], rest: Sequence[Score]) -> tuple[dict[str, 
     """By question: those of labels first, then what stands out; and how many are not worth a row, by family."""
     by_question: dict[str, list[Score]] = {question: [] for question in QUESTIONS}
     left_out: dict[str, int] = {}
-    for head in sorted(measured, key=lambda head: -head.rung):
+    for head in sorted(measured, key=_prominence):
         for score in (*head.seen, *head.causal):
             if is_worth(score, labelled=head.rung > 0):
                 by_question[score.about.question].append(score)
@@ -176,7 +180,7 @@ def as_json(page: HeadPage, findings: pl.DataFrame) -> dict[str, object]:
     return {
         "site": page.site,
         "labels": [
-            {"behaviour": head.behaviour, "title": head.title, "rung": head.rung, "q": head.q, "note": head.note}
+            {"behaviour": head.behaviour, "title": head.title, "rung": head.rung, "q": _plain(head.q), "note": head.note}
             for head in page.labels
         ],
         "findings": findings.fill_nan(None).filter(pl.col("site") == page.site).to_dicts(),
@@ -200,7 +204,7 @@ def as_json(page: HeadPage, findings: pl.DataFrame) -> dict[str, object]:
     }
 
 
-def _plain(value: float) -> float | None:
+def _plain(value: float | None) -> float | None:
     return value if numbers.known(value) else None
 
 

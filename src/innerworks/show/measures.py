@@ -77,19 +77,27 @@ MEASURES: dict[str, Measure] = {
         "match lost without it in the keys", "loses its match without {} in its keys", "carries, in the keys, the match of {}"
     ),
     "k_composition_share": _pair(
-        "share of the match lost", "owes this share of its match to {} in its keys", "carries, in the keys, this share of the match of {}"
+        "share of the match lost",
+        "owes this share of its match to {} in its keys",
+        "carries, in the keys, this share of the match of {}",
     ),
     "k_over_q": _pair(
-        "match lost, keys more than queries", "needs {} in its keys more than in its queries", "is needed more in the keys than in the queries of {}"
+        "match lost, keys more than queries",
+        "needs {} in its keys more than in its queries",
+        "is needed more in the keys than in the queries of {}",
     ),
     "path_patching": _pair(
         "path patching", "loses its match when {} is patched in its keys", "patched in the keys of {}, it moves the match"
     ),
     "q_composition": _pair(
-        "match lost without it in the queries", "loses its match without {} in its queries", "carries, in the queries, the match of {}"
+        "match lost without it in the queries",
+        "loses its match without {} in its queries",
+        "carries, in the queries, the match of {}",
     ),
     "v_composition": _pair(
-        "effect lost without it in the values", "loses its effect without {} in its values", "carries, in the values, the effect of {}"
+        "effect lost without it in the values",
+        "loses its effect without {} in its values",
+        "carries, in the values, the effect of {}",
     ),
     "self_repair": _pair("self-repair", "when it is lost, {} makes up for it", "makes up for the loss of {}"),
 }

@@ -37,7 +37,7 @@ def rounded(value: int | float | None, digits: int = 2) -> str:
 
 
 def estimate(value: int | float | None, low: int | float | None, high: int | float | None) -> str:
-    """Print an effect with its 95 % interval: `0.68 [0.66, 0.70]`; alone where there is none, or where it is the number itself."""
+    """Print an effect with its 95 % interval: `0.68 [0.66, 0.70]`; alone where there is none, or where it is the number."""
     places = decimals(low, high)
     if not (known(low) and known(high)) or low == high:
         return number(value, places)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from innerworks.atlas import Atlas, Example
 from innerworks.show import numbers, verdicts
-from innerworks.show.behaviours import RUNGS, behaviour_of
+from innerworks.show.behaviours import RUNGS, behaviour_of, in_order
 from innerworks.show.examples import at_query
 from innerworks.show.facts import Facts, facts, sentences
 from innerworks.show.head import HeadPage, Partner, page_of, subject
@@ -86,7 +86,7 @@ def head_page(atlas: Atlas, site: str | Site) -> RenderableType:
     parts += [*_question("partners"), *_partners(page.partners)]
     if page.of_layer:
         parts += [Text(), Text(f"Its layer, L{page.layer}", style="bold underline"), _table_of(page.of_layer, page)]
-    left = [f"{n} {behaviour_of(family).title}" for family, n in page.left_out.items()]
+    left = [f"{page.left_out[family.name]} {family.title}" for family in in_order(list(page.left_out))]
     parts += [Text(f"Not listed, below half of their floors: {', '.join(left)}.", style="dim")] if left else []
     parts += [Text("✓ above its floor by its test. Effects are scores less their nulls, with 95 % intervals.", style="dim")]
     return Group(*parts)
@@ -156,7 +156,11 @@ def _partners(partners: Sequence[Partner]) -> list[Text]:
 def _partner(one: Partner) -> Text:
     score = one.score
     effect = f"{numbers.estimate(score.effect, score.low, score.high)} {score.unit}"
-    kind = "" if behaviour_of(score.behaviour).told or behaviour_of(score.behaviour).family else f", {behaviour_of(score.behaviour).title}"
+    kind = (
+        ""
+        if behaviour_of(score.behaviour).told or behaviour_of(score.behaviour).family
+        else f", {behaviour_of(score.behaviour).title}"
+    )
     before, _, after = one.says.partition("{}")
     return Text.assemble(
         "  ✓ " if score.stands_out else "    ",
@@ -177,9 +181,7 @@ def _looks(example: Example) -> Padding:
         text.append(visible(token), style=style)
         text.append(" ")
     title = Text.assemble((behaviour_of(example.behaviour).title, "bold"), (f", on {example.unit}", "dim"))
-    lines = [
-        Text.assemble((link.query, "bold"), " looks at ", (link.key, "bold"), f"  {link.probability:.2f}") for link in links
-    ]
+    lines = [Text.assemble((link.query, "bold"), " looks at ", (link.key, "bold"), f"  {link.probability:.2f}") for link in links]
     return Padding(Group(title, text, *lines), (0, 0, 1, 2))
 
 

@@ -351,7 +351,10 @@ def _of_family(family: Kindred) -> str:
         return f"No {family.behaviour.singular} was found, for any of {total} {several if total > 1 else one}."
     heads = len(family.sites)
     text = f"{found} of {total} {several if total > 1 else one} {'has a head' if found == 1 else 'have heads'} of their own"
-    text = text.replace("has a head of their own", "has a head of its own") + f" ({heads} {'head' if heads == 1 else 'heads'} in all)"
+    text = (
+        text.replace("has a head of their own", "has a head of its own")
+        + f" ({heads} {'head' if heads == 1 else 'heads'} in all)"
+    )
     necessary = len({head.site for head in family.labels if head.rung >= 2})
     if family.tried:
         text += f"; {necessary or 'none'} of them {'is' if necessary < 2 else 'are'} shown to be necessary"

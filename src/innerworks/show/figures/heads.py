@@ -95,7 +95,9 @@ def _marks(one: Kindred, labels: dict[str, list[str]]) -> list[go.Scatter]:
     behaviour, best = one.behaviour, {head.site: head for head in reversed(one.labels)}
     heads = list(reversed(best.values()))  # of a family, each head's strongest label
     several = {head.site: len(labels[head.site]) for head in heads}
-    places = {head.site: (head.index or 0) + _aside(labels[head.site].index(behaviour.name), several[head.site]) for head in heads}
+    places = {
+        head.site: (head.index or 0) + _aside(labels[head.site].index(behaviour.name), several[head.site]) for head in heads
+    }
     outline = _points(heads, size=12, colour=behaviour.colour)
     outline.update(
         x=list(places.values()),

@@ -67,7 +67,9 @@ def embedded(atlas: Atlas, found: Sequence[Verdict], examples: Sequence[Example]
 
 def _chosen(findings: pl.DataFrame, found: Sequence[Verdict]) -> tuple[list[tuple[Head | None, Score]], int, str]:
     """The rows that are embedded, in the order of the findings; how many are not; and below what share of the floor those lie."""
-    rows: list[tuple[Head | None, Score]] = [(head, score) for v in found for head in (*v.heads, *v.groups) for score in head.scores]
+    rows: list[tuple[Head | None, Score]] = [
+        (head, score) for v in found for head in (*v.heads, *v.groups) for score in head.scores
+    ]
     told = [score for one in facts(findings) for score in one.scores]
     rows += [(None, score) for score in told if BEHAVIOURS.get(behaviour_of(score.behaviour).kin, behaviour_of("")).told]
     if len(rows) <= ROWS:

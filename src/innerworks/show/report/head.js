@@ -39,7 +39,7 @@ function markOf(behaviour, rung) {
 // --- its labels
 
 function labelsOf(me) {
-  const mine = atlas.labels.filter(([head]) => head === me).sort((a, b) => b[2] - a[2]);
+  const mine = atlas.labels.filter(([head]) => head === me).sort((a, b) => b[2] - a[2] || behaviours[a[1]].quiet - behaviours[b[1]].quiet);
   if (!mine.length) return made("p", { class: "lead" }, "No label. ", nearest(me));
   return made("ul", { class: "labels" }, ...mine.map(([, place, rung, q, note]) => {
     const behaviour = behaviours[place];
