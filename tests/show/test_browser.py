@@ -156,6 +156,17 @@ def test_a_head_says_everything_that_is_known_of_it(rich):
     assert "Head 1 of 4 in layer 2 of 3" in text
 
 
+def test_a_head_can_be_opened_from_outside(browser, rich_atlas: Atlas, tmp_path: Path):
+    path = report.write(rich_atlas, tmp_path / "report.html")
+    browser.get("about:blank")
+    browser.get(f"{path.as_uri()}#L1H0")
+    text = head_text(browser)
+    assert "L1H0" in text and "subject → head (nsubj)" in text and "head → determiner (det<)" in text
+    browser.find_element(By.CSS_SELECTOR, "#head .labels a[href='#syntactic']").click()
+    Wait(browser, 20).until(lambda b: b.find_element(By.ID, "syntactic").is_displayed())
+    assert abs(browser.execute_script("return document.getElementById('syntactic').getBoundingClientRect().top")) < 50
+
+
 def test_partners_lead_to_each_other(rich):
     rich.execute_script("location.hash = '#L2H1'")
     partner = Wait(rich, 20).until(lambda b: b.find_element(By.CSS_SELECTOR, ".partners a[href='#L0H3']"))

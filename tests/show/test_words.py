@@ -162,9 +162,7 @@ def test_facts_are_no_kinds_of_head(every: dict[str, Verdict], rich_atlas: Atlas
         in said
     )
     (said,) = sentences(told["attention_sink"])
-    assert said.startswith(
-        "Rest on the first token that gives way (on real text), L2H1, induction: 0.30 [0.27, 0.33] probability"
-    )
+    assert said.startswith("Rest on the first token that gives way (on real text), L2H1, induction: 0.30 [0.27, 0.33]")
 
 
 def test_families_are_told_together(every: dict[str, Verdict]):

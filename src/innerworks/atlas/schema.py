@@ -3,8 +3,8 @@
 manifest.json                     what was scanned, how, with which versions; written last: a folder without it is unfinished
 findings.parquet                  one row per measured statement (`innerworks.findings.COLUMNS`)
 claims.parquet                    the ledger: `id title statement citation verdict summary evidence` (JSON: one object per clause)
-examples.parquet                  real text on which a labelled head shows what it does: `behaviour site unit tokens array`, and what
-                                  it writes there: at token `query` the tokens it `raised` and `lowered` most, with logits;
+examples.parquet                  real text on which a labelled head shows what it does: `behaviour site unit tokens array`, and
+                                  what it writes: at token `query` the tokens it `raised` and `lowered` most, with logits;
                                   `rows`: by its weights, for a token that it reads, the token changed most
 units.parquet                     what was counted, in order: documents and generated sequences, `id stratum material half`
 arrays/STUDY.safetensors          what each study kept: the same arrays give the same findings (`innerworks.scan.decide_again`).

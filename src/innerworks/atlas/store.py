@@ -113,7 +113,7 @@ class Atlas:
         """One row per label of any kind: behaviour, site, rung, q, note, what was measured first, and the effects by material.
 
         `measure` and `effect` are those of the first row that bears the label; `effect_text`, `effect_random`,
-        `effect_weights`, ... of the first such row on each material. Rows about pairs are none: they show the label of their first head.
+        `effect_weights`, ... of the first such row on each material. Rows about pairs only repeat the label of their first head.
         """
         keys = ["behaviour", "site"]
         seen = self.findings.filter((pl.col("rung") >= 1) & pl.col("target").is_null()).with_row_index("row")

@@ -117,8 +117,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="successor",
             title="successor",
             says="turns an ordinal into the next one",
-            meaning="Monday becomes Tuesday, one becomes two: the same head does it for days, months, numbers and letters, reading "
-            "a structure that the first feed-forward layer makes.",
+            meaning="Monday becomes Tuesday, one becomes two: the same head does it for days, months, numbers and letters, "
+            "reading a structure that the first feed-forward layer makes.",
             source="Gould et al. 2023, arXiv:2312.09230",
             colour="#0E8CA8",
             mark="cross",
@@ -233,7 +233,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             title="how heads work together",
             says="reads what an earlier head has written",
             meaning="A head reads the stream, and so what heads before it wrote there: in its queries (what it looks for), its "
-            "keys (what it can be found by) or its values (what it moves). An induction head needs a previous-token head in its keys.",
+            "keys (what it can be found by) or its values (what it moves). An induction head needs a previous-token head in "
+            "its keys.",
             source="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
             colour="#5B5FC7",
             mark="star-diamond",
@@ -311,7 +312,7 @@ def _member(family: Behaviour, member: str) -> Behaviour:
         says = f"looks from a word at its {dependent}" if back else f"looks from a word ({dependent}) at the one it depends on"
         name = f"{member} head"
     if family.name == "domain":
-        says, name = f"matters for {plain} more than for all other domains", f"{plain} head"
+        title, says, name = f"{plain} domain", f"matters for {plain} more than for all other domains", f"{plain} head"
     return replace(
         family,
         name=f"{family.name}:{member}",

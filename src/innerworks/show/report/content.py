@@ -14,11 +14,11 @@ from innerworks.atlas import Atlas, Example, schema
 from innerworks.errors import AtlasError
 from innerworks.show import facts, ledger, numbers, verdicts
 from innerworks.show.behaviours import Behaviour
-from innerworks.show.examples import Link, strongest
+from innerworks.show.examples import Link, at_query
 from innerworks.show.figures import families
 from innerworks.show.figures import heads as figures
 from innerworks.show.ledger import Entry
-from innerworks.show.measures import MEASURES, word
+from innerworks.show.measures import MATERIALS, MEASURES, word
 from innerworks.show.report import provenance, tables
 from innerworks.show.report.embedded import embedded as embedded_heads
 from innerworks.show.tokens import visible
@@ -61,13 +61,13 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """An example: a pattern as a picture, its strongest links in words, and what the head writes at its query."""
+    """An example: a pattern as a picture, where its query looks, and what the head writes there."""
 
     figure: Figure
     site: str
     unit: str
     links: tuple[Link, ...]
-    query: str
+    writes: bool
     raised: tuple[str, ...]
     lowered: tuple[str, ...]
 
@@ -190,13 +190,10 @@ def _effects(one: Kindred) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
     scores += [score for group in one.groups for score in group.causal]
     if one.is_family:
         scores = [score for head in one.heads for score in head.deciding]
-    order = list(MEASURES)
     first = {score.series: score for score in reversed(scores)}
-    known = [series for series in first if series[0] in order]
-    unknown = [series for series in first if series[0] not in order]
     decides = {series for head in one.heads[:1] for series in head.decides}
     result: tuple[list[Figure], list[Figure]] = [], []
-    for measure, material in [*sorted(known, key=lambda series: order.index(series[0])), *unknown]:
+    for measure, material in sorted(first, key=_place):
         some = first[measure, material]
         floor = f"limit {numbers.rounded(some.bound)}" if measure == "collateral" else f"floor {numbers.constant(some.floor)}"
         counted = f", n\u00a0=\u00a0{some.n}" if some.n > 1 else ""
@@ -211,6 +208,12 @@ def _effects(one: Kindred) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
         beside = (measure, material) not in decides and not some.about.tries
         result[beside].append(_figure(name, figure, title=title[0].upper() + title[1:], says=says, width=width))
     return tuple(result[0]), tuple(result[1])
+
+
+def _place(series: verdicts.Series) -> tuple[int, ...]:
+    """In the order of the tables of measures and materials, unknown ones last."""
+    orders = list(MEASURES), list(MATERIALS)
+    return tuple(order.index(name) if name in order else len(order) for name, order in zip(series, orders, strict=True))
 
 
 def _further(atlas: Atlas, name: str) -> tuple[Figure, ...]:
@@ -238,7 +241,7 @@ def _examples(one: Kindred, examples: Sequence[Example]) -> tuple[Shown, ...]:
 
 def _shown(example: Example, number: int, place: int, behaviour: Behaviour) -> Shown:
     """number: among all examples, which the script has already (`embedded.py`)."""
-    links = () if behaviour.quiet else tuple(strongest(example))
+    links = () if behaviour.quiet else tuple(at_query(example))
     figure = Figure(
         name=f"{behaviour.name}-example-{place}",
         title="",
@@ -252,7 +255,7 @@ def _shown(example: Example, number: int, place: int, behaviour: Behaviour) -> S
         site=example.site,
         unit=example.unit,
         links=links,
-        query="" if example.query is None or behaviour.quiet else visible(example.tokens[example.query]),
+        writes=bool(example.raised) and not behaviour.quiet,
         raised=tuple(visible(token) for token, _ in example.raised),
         lowered=tuple(visible(token) for token, _ in example.lowered),
     )

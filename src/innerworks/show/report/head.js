@@ -75,7 +75,7 @@ function scoresOf(me, question) {
   const rest = mine.filter((row) => first(row) === 2);
   const parts = main.length ? [scoreTable(main, labelled)] : [];
   if (!main.length) parts.push(made("p", { class: "small" }, rest.length ? "Nothing here stands out from its floor." : question === QUESTIONS.breaks ? "It was not ablated in this scan." : "Nothing was measured."));
-  if (rest.length) parts.push(made("details", {}, made("summary", {}, `${rest.length} more that did not stand out`), scoreTable(rest, labelled)));
+  if (rest.length) parts.push(made("details", {}, made("summary", {}, `${rest.length}${main.length ? " more" : ""} that did not stand out`), scoreTable(rest, labelled)));
   return parts;
 }
 

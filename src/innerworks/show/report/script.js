@@ -9,7 +9,7 @@ function draw(place) {
   place.dataset.drawn = "yes";
   const given = JSON.parse(document.getElementById("data-" + place.dataset.figure).textContent);
   const figure = "example" in given ? patternOf(atlas.examples[given.example]) : given;
-  figure.layout.height = place.clientHeight;
+  figure.layout.height = parseInt(place.style.height);
   Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displayModeBar: false });
   place.on("plotly_click", (event) => {
     const site = [event.points[0].customdata, event.points[0].text].find((one) => /^L\d+H\d+$/.test(one));
