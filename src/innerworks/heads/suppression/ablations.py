@@ -18,17 +18,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from innerworks.heads.ablation import Rotated, remove_rotated, set_name
 from innerworks.heads.suppression import attention
 from innerworks.heads.suppression.cspa import divergence, log_probabilities
 from innerworks.heads.suppression.look import Head, Look, directions
 from innerworks.model import Mean, Model, Run, ablate
-from innerworks.sites import Site, head_site
+from innerworks.sites import Site
 from innerworks.stats import CONSTANTS
 
 BINS = 15
 AT_ONCE = 8  # documents
 ROWS_AT_ONCE = 256
-Group = tuple[Head, ...]
+Group = tuple[Head | Rotated, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,9 @@ class Without:
     toward: Float[np.ndarray, "run watched doc"]  # direct effect on the predicted token; NaN where no such row
 
 
-def name_of(group: Sequence[Head]) -> str:
-    """A group of heads as text."""
-    return "+".join(head_site(*head) for head in sorted(group)) or "clean"
+def name_of(group: Group) -> str:
+    """A group of heads as text: `L17H3+L18H6`, `L17H3~4` for a rotated control."""
+    return set_name(frozenset(group))
 
 
 def without(
@@ -85,13 +86,17 @@ def _batch(
     model: Model, seen: Look, groups: Sequence[Group], mean: Mean, rows: Tensor, toward: "_Toward", some: slice
 ) -> dict[str, Float[Tensor, "run row"]]:
     documents = seen.documents.only(some)
-    clean = model.run(documents.tokens, mask=documents.mask, keep="resume", record=toward.sites(groups, ()), logits="none")
+    clean = model.run(documents.tokens, mask=documents.mask, keep="resume", record=toward.sites(()), logits="none")
     finals, effects = [], []
     for group in groups:
-        edits = [ablate(Site(layer=layer, head=head), mean=mean) for layer, head in group]
-        run = clean if not edits else model.run(
-            documents.tokens, mask=documents.mask, edit=edits, record=toward.sites(groups, group), resume=clean, logits="none"
-        )  # fmt: skip
+        edits = [ablate(Site(layer=one[0], head=one[1]), mean=mean) for one in group if len(one) == 2]
+        turned = [watch for one in group if len(one) == 3 for watch in remove_rotated(model, mean, one)]
+        run = clean
+        if group:
+            sites = toward.sites(group)
+            run = model.run(
+                documents.tokens, mask=documents.mask, edit=edits, watch=turned, record=sites, resume=clean, logits="none"
+            )
         finals.append(run.final[rows.to(run.final.device)])
         effects.append(toward.effect(run, group, some))
     toward.done.append(torch.stack(effects))
@@ -156,14 +161,14 @@ class _Toward:
             into[layer, head] = chosen @ output.mT / seen.scale[layer][..., None]
         return cls(heads=tuple(heads), rows=rows, directions=into, done=[])
 
-    def sites(self, groups: Sequence[Group], group: Group) -> list[str]:
+    def sites(self, group: Group) -> list[str]:
         """What a run must record: z in the layers behind the first that it changes."""
-        first = min((layer for layer, _ in group), default=-1)
+        first = min((one[0] for one in group), default=-1)
         return [f"L{layer}.z" for layer in sorted({layer for layer, _ in self.heads}) if layer > first]
 
     def effect(self, run: Run, group: Group, some: slice) -> Float[Tensor, "head doc"]:
         """The mean over rows, in logits; NaN for heads that this run left as they were."""
-        first = min((layer for layer, _ in group), default=-1)
+        first = min((one[0] for one in group), default=-1)
         out = torch.full((len(self.heads), len(run.tokens)), torch.nan)
         for number, (layer, head) in enumerate(self.heads):
             if layer <= first:

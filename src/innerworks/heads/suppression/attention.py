@@ -77,7 +77,7 @@ class Near:
 def near(
     quantity: Float[Tensor, "doc seq key"], wanted: Bool[Tensor, "doc seq key"], documents: Documents, *, reach: int = REACH
 ) -> Near:
-    """The second null: the mean over pairs of rows `i - d` and `i + d`, d up to `reach`, at which the key counts and is no target."""
+    """The second null: the mean over pairs of rows `i - d` and `i + d`, d up to `reach`, where the key is no target."""
     free = countable(documents) & ~wanted
     total, count = torch.zeros(quantity.shape), torch.zeros(quantity.shape)
     for distance in range(1, min(reach, quantity.shape[1] - 1) + 1):

@@ -14,8 +14,8 @@ What is not kept is replaced by the mean. Only the direct effect on the output i
     explained = 1 - mean KL(model || kept) / mean KL(model || head at its mean)
 
 One when everything is kept, zero when nothing is. The null keeps the same number of random sources, along the directions of
-another document's tokens. McDougall et al. 2023, arXiv:2310.04625 (76.9 % for GPT-2's L10H7; 81.1 % OV alone, 95.2 % QK alone). What it
-does not do, and they did: bar function words from being sources.
+another document's tokens. McDougall et al. 2023, arXiv:2310.04625 (GPT-2's L10H7: 76.9 %; 81.1 % OV alone, 95.2 % QK alone).
+What it does not do, and they did: bar function words from being sources.
 """
 
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ ROWS_AT_ONCE = 256
 
 def lost(
     model: Model, seen: Look, heads: list[Head], mean: Float[Tensor, "layer head d_head"], *, most: int, seed: int
-) -> Float[np.ndarray, "head variant doc"]:
+) -> Float[np.ndarray, "labelled variant doc"]:
     """KL divergence from the model's own output, in nats, averaged over the rows of each document; variants as in `VARIANTS`."""
     count = min(most, len(seen.documents.units))
     some = spread(seen.documents, count)

@@ -36,7 +36,7 @@ FLOORS: dict[str, float] = {
     "direct_effect": 0.05,
     # A tenth of the calibration error of about .01 that pretrained models have on text.
     "calibration": 0.001,
-    # Share of the effect, beyond random sources and directions. McDougall et al. explain .25 with real queries and call it little.
+    # Share of the effect beyond random sources and directions; McDougall et al. call .25, with real queries, little.
     "cspa": 0.25,
     "cspa_ov": 0.25,
     "cspa_qk": 0.25,
@@ -51,11 +51,11 @@ FLOORS: dict[str, float] = {
 
 
 def anti_copiers(before: Sequence[Finding]) -> dict[Head, float]:
-    """The heads whose OV circuit anti-copies by its weights, the strongest first, with the p of that."""
+    """The heads whose OV circuit anti-copies by its weights, with its p: those labelled for it first, then the strongest."""
     rows = [one for one in before if (one.behaviour, one.measure) == ("anti_copying", "eigenvalue")]
     p = np.array([1.0 if one.p is None or one.effect <= one.floor else one.p for one in rows])
     passed = [(one, float(own)) for one, own, q in zip(rows, p, adjust(p), strict=True) if q <= CONSTANTS.level]
-    passed.sort(key=lambda pair: -pair[0].effect)
+    passed.sort(key=lambda pair: (-pair[0].rung, -pair[0].effect))
     return {(int(one.layer or 0), int(one.index or 0)): own for one, own in passed}
 
 
@@ -193,13 +193,13 @@ def calibration_error(bins: Array, weights: Array | None = None) -> Array:
     weights = np.ones((1, bins.shape[-3])) if weights is None else weights
     total = np.einsum("nd,...dbk->...nbk", weights, bins)
     error = np.abs(total[..., 1] - total[..., 2]).sum(axis=-1) / total[..., 0].sum(axis=-1)
-    return error[..., 0] if len(weights) == 1 else error
+    return np.asarray(error[..., 0] if len(weights) == 1 else error)
 
 
 def overconfidence(bins: Array) -> Array:
     """Mean confidence less the share of right answers, over all rows; above zero the model claims too much."""
     total = bins.sum(axis=(-3, -2))
-    return (total[..., 1] - total[..., 2]) / total[..., 0]
+    return np.asarray((total[..., 1] - total[..., 2]) / total[..., 0])
 
 
 def draws(strata: Sequence[str], rng: np.random.Generator) -> Array:
@@ -278,9 +278,10 @@ def _cspa_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list[F
         for measure, variant in (("cspa", "both"), ("cspa_ov", "ov"), ("cspa_qk", "qk")):
             at = VARIANTS.index(variant)
             e = bootstrapped(float(share[at] - share[null]), over[at] - over[null], len(strata))
-            row = _row((layer, index), measure, value=float(share[at]), null=float(share[null]), null_kind="random sources and directions", e=e, q=None)  # fmt: skip
+            kind = "random sources and directions"
+            row = _row((layer, index), measure, value=float(share[at]), null=float(share[null]), null_kind=kind, e=e, q=None)
             low, high = np.quantile(over[at], [0.025, 0.975])
-            note = f"share explained {share[at]:.3f} [{low:.3f}, {high:.3f}]; KL without the head's direct effect {kl[0].mean():.4f} nats"
+            note = f"share explained {share[at]:.3f} [{low:.3f}, {high:.3f}]; KL at its mean {kl[0].mean():.4f} nats"
             rows.append(Finding(**row | {"unit": "share of KL", "p": float(e.p_above(FLOORS[measure])), "note": note, "rung": 1}))
     return rows
 
@@ -327,14 +328,17 @@ def _repair_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list
         together, alone = harm[names.index("+".join(sites))], sum(harm[names.index(site)] for site in sites)
         e = estimate(together - alone, strata)
         floor = FLOORS["self_repair"]
-        rows.append(
-            Finding(
-                chapter="heads", behaviour=BEHAVIOUR, site="model", target=", ".join(sites), measure="self_repair", material="text",
-                value=float(together.mean()), unit="nats", effect=float(e.mean), effect_low=float(e.low), effect_high=float(e.high),
-                n=e.n, df=e.df, null=float(np.mean(alone)), null_kind="sum of single harms", floor=floor,
-                p=float(e.p_above(floor)), mde=float(e.mde(floor)), ablation="mean", note=f"{family}, loss of the next token",
-            )
-        )  # fmt: skip
+        numbers = {"effect": e.mean, "effect_low": e.low, "effect_high": e.high, "p": e.p_above(floor), "mde": e.mde(floor)}
+        row: dict[str, Any] = {name: float(one) for name, one in numbers.items()}
+        row |= {"chapter": "heads", "behaviour": BEHAVIOUR, "site": "model", "target": ", ".join(sites), "measure": "self_repair"}
+        row |= {
+            "material": "text",
+            "value": float(together.mean()),
+            "null": float(np.mean(alone)),
+            "null_kind": "sum of single harms",
+        }
+        row |= {"unit": "nats", "n": e.n, "df": e.df, "floor": floor, "ablation": "mean"}
+        rows.append(Finding(**row, note=f"{family}, loss of the next token"))
     return rows
 
 

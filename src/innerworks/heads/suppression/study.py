@@ -1,7 +1,7 @@
 """Copy suppression as a study of a scan: does a head lower what is in the text and about to be predicted?
 
-1. Of the heads that anti-copy by their weights, at most twelve in at most eight layers, the strongest first: where they look, and
-   what they do to it (`look.py`, `attention.py`), on documents of both halves.
+1. Of the heads that anti-copy by their weights, at most twelve in at most six layers, those labelled for it first, then the
+   strongest: where they look, and what they do to it (`look.py`, `attention.py`), on documents of both halves.
 2. Of those that earn the label, at most four: ablations beside 20 controls (`ablations.py`), and the share of their effect that
    is copy suppression (`cspa.py`).
 3. Everything is decided from the arrays (`decide.py`).
@@ -33,7 +33,7 @@ HALVES = ("discovery", "confirmation")
 BINS = (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.01)  # of the lens probability of a key's token
 POINTS = 400  # pairs of row and key kept for a figure, per head
 EXAMPLES = 12
-MOST_HEADS, MOST_LAYERS, MOST_LABELS, MOST_COPIERS = 12, 8, 4, 3
+MOST_HEADS, MOST_LAYERS, MOST_LABELS, MOST_COPIERS = 12, 6, 4, 3
 NO_LINKS = ("first_token", "punctuation", "current_token", "offset_2", "offset_3")  # labels that do not disqualify a control
 
 
@@ -173,7 +173,7 @@ def points(seen: Look) -> np.ndarray:
 
 
 def told(model: Model, units: Sequence[Any], seen: Look) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """In tokens: the strongest single pairs of every head, and the tokens that it lowers most in all, where they were predicted."""
+    """In tokens: the strongest single pairs of every head, and the tokens that it lowers most where they were predicted."""
     examples, most = {}, {}
     for head in seen.heads:
         wanted = attention.targets(seen.documents, seen.lens[head[0]], seen.tenth[head[0]])
@@ -221,17 +221,17 @@ def _intervene(given: Given, seen: Look, labelled: list[Head]) -> tuple[dict[str
     means: HeadReference = reference(given.model, given.states[HeadMeans.name], "text")
     removed = means.removed.numpy(force=True)
     copiers = _copiers(given.before, labelled)
-    controls = [head for head in matched(labelled, _suspects(given.before, seen.heads), removed) if len(head) == 2]
+    controls = matched(labelled, _suspects(given.before, seen.heads), removed)
     families = {"suppression heads": labelled, "copying heads": copiers, "copying and suppression heads": [*copiers, *labelled]}
     families = {name: one for name, one in families.items() if len(one) >= 2}
     if not (copiers and labelled):
         families.pop("copying and suppression heads", None)
-    groups: dict[tuple[Head, ...], None] = {(head,): None for head in (*labelled, *controls, *copiers)}
+    groups: dict[ablations.Group, None] = {(head,): None for head in (*labelled, *controls, *copiers)}
     groups |= {tuple(sorted(one)): None for one in families.values()}
     groups |= {tuple(sorted(c for c in copiers if c[0] < layer)): None for layer, _ in labelled}
     groups.pop((), None)
     found = ablations.without(
-        given.model, seen, list(groups), [*labelled, *copiers], means.mean,
+        given.model, seen, list(groups), labelled, means.mean,
         step=lambda done: given.step(done, len(seen.documents.units), "documents ablated"),
     )  # fmt: skip
     effort = EFFORTS[given.depth]
@@ -245,9 +245,9 @@ def _intervene(given: Given, seen: Look, labelled: list[Head]) -> tuple[dict[str
     }  # fmt: skip
     return arrays, {
         "labelled": [list(head) for head in labelled],
-        "watched": [list(head) for head in (*labelled, *copiers)],
+        "watched": [list(head) for head in labelled],
         "copiers": [list(head) for head in copiers],
-        "controls": [ablations.name_of([head]) for head in controls],
+        "controls": [ablations.name_of((head,)) for head in controls],
         "families": {name: [list(head) for head in one] for name, one in families.items()},
         "runs": list(found.names),
         "matched": how_matched(labelled[0], controls, removed),
