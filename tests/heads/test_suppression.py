@@ -1,6 +1,7 @@
 """Copy suppression: what is planted by hand is found, heads that share only half of it are not, and the arithmetic is right."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from innerworks.heads.circuits import weight_findings
 from innerworks.heads.means import HeadMeans
 from innerworks.heads.suppression import Suppression, ablations, attention, cspa, decide, study
 from innerworks.heads.suppression.documents import Documents, documents
-from innerworks.heads.suppression.look import Look, look
+from innerworks.heads.suppression.look import look
 from innerworks.model import Model
 from innerworks.model.study import Given, Kept, units_of
 from innerworks.scan.engine import begin, observe
@@ -132,8 +133,8 @@ def test_a_head_that_looks_at_the_predicted_but_copies_is_not(model: Model, read
 
 
 def test_it_lowers_what_it_looks_at_where_that_is_predicted(found: list[Finding], kept: Kept) -> None:
-    (effect,) = [one for one in found if one.measure == "direct_effect"]
-    assert (effect.site, effect.rung) == ("L1H0", 1)
+    effect = next(one for one in found if (one.measure, one.site) == ("direct_effect", "L1H0"))
+    assert effect.rung == 1
     assert effect.effect_low > 0.05
     assert "lowers most" in effect.note
     assert all(one["effect"] < 0 < one["attention"] for one in kept.about["examples"]["L1H0"])
@@ -164,20 +165,24 @@ def test_ablations_say_what_they_should(found: list[Finding], kept: Kept) -> Non
     assert together.value - together.null == pytest.approx(together.effect)
 
 
-def test_predictions_of_other_texts_show_nothing(model: Model, reading: Reading, before: list[Finding]) -> None:
-    """The exact null: every document is given the lens of another, read on its own tokens."""
-    parts = []
-    for half in study.HALVES:
-        some = documents(reading, half, most=30, length=24)
-        seen = look(model, some, [SUPPRESSES, LOOKS_ANYWHERE])
-        wrong = {1: torch.randn(seen.lens[1].shape, generator=torch.Generator().manual_seed(1))}
-        tenth = {1: torch.full(seen.tenth[1].shape, 1.5)}
-        parts.append(study.seen_arrays(Look(**{**vars(seen), "lens": wrong, "tenth": tenth})))
-    arrays = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
-    arrays["heads"] = np.array([SUPPRESSES, LOOKS_ANYWHERE])
-    assert decide.labelled(decide.labels(arrays, units_of(reading), before)) == []
-    one = decide.measured(arrays, units_of(reading), "attention").half("confirmation", 0)[0]
-    assert abs(float(one.mean)) < 0.02
+def test_predictions_that_are_none_show_nothing(model: Model, reading: Reading, before: list[Finding]) -> None:
+    """The exact null: patterns as they are, and a lens that knows nothing of the text."""
+    seen = {
+        half: look(model, documents(reading, half, most=30, length=40), [SUPPRESSES, LOOKS_ANYWHERE]) for half in study.HALVES
+    }
+    effects, labelled = [], 0
+    for seed in range(12):
+        random, parts = torch.Generator().manual_seed(seed), []
+        for one in seen.values():
+            tenth = {1: torch.full(one.tenth[1].shape, 1.5)}
+            parts.append(study.seen_arrays(replace(one, lens={1: torch.randn(one.lens[1].shape, generator=random)}, tenth=tenth)))
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        arrays["heads"] = np.array([SUPPRESSES, LOOKS_ANYWHERE])
+        labelled += len(decide.labelled(decide.labels(arrays, units_of(reading), before)))
+        both = [decide.measured(arrays, units_of(reading), measure) for measure in ("attention", "attention_unpredicted")]
+        effects.append([float(one.half("confirmation", 0)[0].mean) for one in both])
+    assert labelled <= 1
+    assert np.abs(np.mean(effects, axis=0)).max() < 0.01, effects
 
 
 def test_findings_are_a_function_of_what_is_kept(
@@ -381,3 +386,24 @@ def test_partners_are_of_the_same_stratum() -> None:
         mask=torch.ones(5, 3, dtype=torch.bool),
     )  # fmt: skip
     assert [one.tolist() for one in some.partners] == [[1, 0, 3, 4, 2], [0, 1, 4, 2, 3]]
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
+
+
+def test_figures_show_what_was_kept(kept: Kept) -> None:
+    from innerworks.show.figures import suppression as figures
+
+    line = figures.attention(kept.arrays, kept.about, "L1H0").data[0]
+    sums = kept.arrays["by_probability"][:, 0].astype(float).sum(axis=0)
+    seen = sums[:, 0] > 0
+    assert np.asarray(line.y) == pytest.approx(sums[seen, 1] / sums[seen, 0])
+    assert line.y[-1] > 3 * line.y[0]  # the more it is predicted, the more it is looked at
+    others, predicted = figures.lowering(kept.arrays, "L1H0").data
+    assert predicted.name == "about to be predicted"
+    assert min(predicted.y) < -0.05
+    assert len(others.x) + len(predicted.x) <= study.POINTS
+    whole, without = figures.reliability(kept.arrays, kept.about, "L1H0").data
+    total = kept.arrays["bins"][0].astype(float).sum(axis=0)
+    assert np.asarray(whole.y) == pytest.approx((total[:, 2] - total[:, 1]) / total[:, 0])
+    assert list(whole.y) != list(without.y)

@@ -3,7 +3,7 @@
 1. *May be one*: the OV circuit anti-copies by its weights (the rows of `circuits`, false discoveries controlled over all heads).
 2. *Label*, rung 1: beyond that, attention on what is about to be predicted exceeds its floor over both nulls (`attention.py`);
    discovery picks candidates, confirmation tests, p is the largest of the three, Benjamini-Hochberg over the candidates.
-3. Of labelled heads: do they lower what they look at more where it is predicted (`direct_effect`); is the model less well
+3. Do these heads lower what they look at more where it is predicted (`direct_effect`)? Of labelled heads: is the model less well
    calibrated without them, beyond 20 control heads (`calibration`); how much of their effect is copy suppression (`cspa`,
    `cspa_ov`, `cspa_qk`); do they let go when earlier copying heads are gone (`let_go`), and is the harm of several together
    more than the sum (`self_repair`)?
@@ -155,8 +155,7 @@ def findings(arrays: Arrays, about: Mapping[str, Any], units: Units, before: Seq
 
 def _seen_rows(one: Measured, heads: list[Head], q: Mapping[Head, float], about: Mapping[str, Any]) -> list[Finding]:
     floor, rows = FLOORS[one.measure], []
-    mine = [head for head in heads if one.measure != "direct_effect" or q[head] <= CONSTANTS.level]
-    for head in mine:
+    for head in heads:
         e, value, null = one.half("confirmation", heads.index(head))
         if e.n < 2:
             continue
