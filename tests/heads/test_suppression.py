@@ -237,10 +237,9 @@ def test_direct_effects_in_the_last_layer_are_what_the_head_adds(
     added = torch.einsum("bqk,bkd->bqd", seen.pattern[0], seen.values[0] @ output)
     assert torch.allclose(added[some.mask], (z @ output)[some.mask], atol=1e-4)
     mean = torch.zeros(model.anatomy.layers, model.anatomy.heads, z.shape[-1])
-    found = cspa.changed(model, seen, (last, 2), mean, torch.arange(len(some.units)), seed=0)
+    found = cspa.changed(model, seen, (last, 2), mean, seed=0)
     without = seen.final + found[cspa.VARIANTS.index("mean")]
     logits = model.readout(without, capped=False) - model.readout(seen.final, capped=False)
-    direct = torch.zeros_like(logits)
     direct = -(added / seen.scale[last][..., None]) @ _folded(model)
     assert torch.allclose((logits - direct)[some.mask], torch.zeros(1), atol=1e-4)
 

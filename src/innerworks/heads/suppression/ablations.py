@@ -69,7 +69,7 @@ def without(
     toward = _Toward.of(model, seen, watched)
     found: list[dict[str, Tensor]] = []
     for start in range(0, len(documents.units), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
+        some = torch.arange(start, min(start + AT_ONCE, len(documents.units)))
         found.append(_batch(model, seen, every, mean, rows[some], toward, some))
         step(min(start + AT_ONCE, len(documents.units)))
     joined = {name: torch.cat([one[name] for one in found], dim=-1) for name in found[0]}
@@ -83,7 +83,7 @@ def without(
 
 
 def _batch(
-    model: Model, seen: Look, groups: Sequence[Group], mean: Mean, rows: Tensor, toward: "_Toward", some: slice
+    model: Model, seen: Look, groups: Sequence[Group], mean: Mean, rows: Tensor, toward: "_Toward", some: Tensor
 ) -> dict[str, Float[Tensor, "run row"]]:
     documents = seen.documents.only(some)
     clean = model.run(documents.tokens, mask=documents.mask, keep="resume", record=toward.sites(()), logits="none")
@@ -166,7 +166,7 @@ class _Toward:
         first = min((one[0] for one in group), default=-1)
         return [f"L{layer}.z" for layer in sorted({layer for layer, _ in self.heads}) if layer > first]
 
-    def effect(self, run: Run, group: Group, some: slice) -> Float[Tensor, "head doc"]:
+    def effect(self, run: Run, group: Group, some: Tensor) -> Float[Tensor, "head doc"]:
         """The mean over rows, in logits; NaN for heads that this run left as they were."""
         first = min((one[0] for one in group), default=-1)
         out = torch.full((len(self.heads), len(run.tokens)), torch.nan)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from innerworks.heads.suppression.documents import Documents
@@ -38,24 +38,17 @@ ROWS_AT_ONCE = 256
 
 
 def lost(
-    model: Model, seen: Look, heads: list[Head], mean: Float[Tensor, "layer head d_head"], *, most: int, seed: int
+    model: Model, seen: Look, heads: list[Head], mean: Float[Tensor, "layer head d_head"], *, seed: int
 ) -> Float[np.ndarray, "labelled variant doc"]:
     """KL divergence from the model's own output, in nats, averaged over the rows of each document; variants as in `VARIANTS`."""
-    count = min(most, len(seen.documents.units))
-    some = spread(seen.documents, count)
-    rows = seen.documents.mask[some].clone()
+    rows = seen.documents.mask.clone()
     rows[:, : CONSTANTS.first_row] = False
-    changes = torch.stack([changed(model, seen, head, mean, some, seed=seed) for head in heads])  # head variant doc seq d_model
+    changes = torch.stack([changed(model, seen, head, mean, seed=seed) for head in heads])  # head variant doc seq d_model
     flat = changes[:, :, rows]  # head variant row d_model
-    divergence = _divergence(model, seen.final[some][rows], flat)
-    total = torch.zeros(*flat.shape[:2], len(some), dtype=torch.float64)
+    divergence = _divergence(model, seen.final[rows], flat)
+    total = torch.zeros(*flat.shape[:2], len(rows), dtype=torch.float64)
     total.index_add_(2, rows.nonzero()[:, 0], divergence)
     return (total / rows.sum(dim=1)).numpy(force=True)
-
-
-def spread(documents: Documents, count: int) -> Tensor:
-    """So many of the documents, evenly spaced (those of a stratum stand side by side)."""
-    return torch.from_numpy(np.unique(np.linspace(0, len(documents.units) - 1, count).round().astype(np.int64)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,27 +78,32 @@ class Parts:
 
 
 def changed(
-    model: Model, seen: Look, head: Head, mean: Float[Tensor, "layer head d_head"], some: Tensor, *, seed: int
+    model: Model, seen: Look, head: Head, mean: Float[Tensor, "layer head d_head"], *, seed: int
 ) -> Float[Tensor, "variant doc seq width"]:
     """What each variant adds to the stream behind the final norm."""
     at, documents = seen.heads.index(head), seen.documents
     output = model.weights.W_O(head[0], fold=True)[head[1]].float().cpu()
-    parts = Parts(pattern=seen.pattern[at, some], written=seen.values[at, some] @ output, mean=mean[head].float().cpu() @ output)
+    parts = Parts(pattern=seen.pattern[at], written=seen.values[at] @ output, mean=mean[head].float().cpu() @ output)
     toward = directions(model, documents).float().cpu()
     sources = documents.mask[:, None, :] & documents.mask[:, :, None]
     sources = sources.tril()
     sources[:, :, 0] = False
-    sources, high = sources[some], predicted(seen.lens[head[0]], documents)[some]
+    high = predicted(seen.lens[head[0]], documents)
     chance = at_random(high, sources, seed)
     kept = {
         "mean": torch.zeros_like(parts.removed),
-        "both": parts.against(toward[some], high),
-        "ov": parts.against(toward[some], sources),
+        "both": parts.against(toward, high),
+        "ov": parts.against(toward, sources),
         "qk": parts.whole(high),
-        "null": parts.against(toward[documents.partners[0]][some], chance),
+        "null": parts.against(toward[others(documents)], chance),
     }
     added = torch.stack([parts.removed + kept[variant] for variant in VARIANTS])
-    return behind_the_norm(model, added / seen.scale[head[0]][some][..., None])
+    return behind_the_norm(model, added / seen.scale[head[0]][..., None])
+
+
+def others(documents: Documents) -> Int[Tensor, " doc"]:
+    """Another document for each, whatever its stratum: only its tokens are wanted."""
+    return torch.arange(len(documents.units)).roll(-1)
 
 
 def predicted(lens: Float[Tensor, "doc seq key"], documents: Documents) -> Bool[Tensor, "doc seq key"]:

@@ -220,14 +220,15 @@ def bootstrapped(value: float, over: Array, n: int) -> Estimate:
     )
 
 
-def _confirmation(arrays: Arrays, units: Units, name: str) -> list[str]:
-    return [units[int(unit)][1] for unit in arrays[name]]
+def _confirmation(arrays: Arrays, units: Units) -> list[str]:
+    """The strata of the documents behind ablations."""
+    return [units[int(unit)][1] for unit in arrays["ablated_units"]]
 
 
 def _calibration_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list[Finding]:
     """The rise of the calibration error without a head, beyond that without its controls."""
     names, bins = about["runs"], arrays["bins"].astype(np.float64)
-    strata = _confirmation(arrays, units, "ablated_units")
+    strata = _confirmation(arrays, units)
     over = calibration_error(bins, draws(strata, np.random.default_rng(about["seed"])))
     error, claims = calibration_error(bins), overconfidence(bins)
     controls = [names.index(name) for name in about["controls"]]
@@ -268,7 +269,7 @@ def explained(kl: Array, weights: Array | None = None) -> Array:
 
 
 def _cspa_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list[Finding]:
-    strata = _confirmation(arrays, units, "cspa_units")
+    strata = _confirmation(arrays, units)
     weights = draws(strata, np.random.default_rng(about["seed"]))
     null, rows = VARIANTS.index("null"), []
     for number, (layer, index) in enumerate(about["labelled"]):
@@ -292,7 +293,7 @@ def _let_go_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list
     """Without earlier copying heads, does a suppression head lower the predicted token less?"""
     names, toward = about["runs"], arrays["toward"].astype(np.float64)  # run watched doc
     watched = [tuple(head) for head in about["watched"]]
-    strata = np.array(_confirmation(arrays, units, "ablated_units"))
+    strata = np.array(_confirmation(arrays, units))
     rows = []
     for layer, index in about["labelled"]:
         head, copiers = (layer, index), [tuple(one) for one in about["copiers"] if one[0] < layer]
@@ -320,7 +321,7 @@ def _let_go_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list
 
 def _repair_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list[Finding]:
     """Is the harm of several heads together more than the sum of their harms alone?"""
-    names, strata, rows = about["runs"], _confirmation(arrays, units, "ablated_units"), []
+    names, strata, rows = about["runs"], _confirmation(arrays, units), []
     harm = (arrays["loss"] - arrays["loss"][:1]).astype(np.float64)
     for family, members in about["families"].items():
         sites = [head_site(*head) for head in sorted(tuple(head) for head in members)]

@@ -7,6 +7,7 @@ that each document has others of its kind to be compared with.
 from collections import defaultdict
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -37,9 +38,20 @@ class Documents:
             for step in PARTNERS
         ]
 
-    def only(self, which: slice) -> "Documents":
+    def only(self, which: Int[Tensor, " some"]) -> "Documents":
         """A part of them."""
-        return Documents(units=self.units[which], strata=self.strata[which], tokens=self.tokens[which], mask=self.mask[which])
+        places = which.tolist()
+        return Documents(
+            units=tuple(self.units[place] for place in places),
+            strata=tuple(self.strata[place] for place in places),
+            tokens=self.tokens[which],
+            mask=self.mask[which],
+        )
+
+    def spread(self, count: int) -> Int[Tensor, " some"]:
+        """So many of them at most, evenly spaced (those of a stratum stand side by side)."""
+        total = len(self.units)
+        return torch.from_numpy(np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)))
 
 
 def documents(reading: Reading, half: str, *, most: int, length: int) -> Documents:

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -41,6 +41,20 @@ class Look:
     final: Float[Tensor, "doc seq width"] = field(repr=False)  # after the final norm
     scale: Float[Tensor, "layer doc seq"] = field(repr=False)  # what is written in a layer is divided by this on its way out
 
+    def only(self, which: Tensor) -> "Look":
+        """A part of the documents."""
+        return replace(
+            self,
+            documents=self.documents.only(which),
+            pattern=self.pattern[:, which],
+            values=self.values[:, which],
+            written=self.written[:, which],
+            lens={layer: one[which] for layer, one in self.lens.items()},
+            tenth={layer: one[which] for layer, one in self.tenth.items()},
+            final=self.final[which],
+            scale=self.scale[:, which],
+        )
+
     def direct(self, head: Head) -> Float[Tensor, "doc seq key"]:
         """What a head adds to the logit of each token that it looks at, in logits."""
         at = self.heads.index(head)
@@ -52,7 +66,7 @@ def look(model: Model, documents: Documents, heads: Sequence[Head], *, step: Cal
     total = len(documents.units)
     parts = []
     for start in range(0, total, AT_ONCE):
-        parts.append(_part(model, documents.only(slice(start, start + AT_ONCE)), tuple(heads)))
+        parts.append(_part(model, documents.only(torch.arange(start, min(start + AT_ONCE, total))), tuple(heads)))
         step(min(start + AT_ONCE, total))
     return _joined(documents, tuple(heads), parts)
 

@@ -39,14 +39,14 @@ NO_LINKS = ("first_token", "punctuation", "current_token", "offset_2", "offset_3
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much is looked at: documents per half and tokens of each, and documents for the share explained."""
+    """How much is looked at: documents per half and tokens of each, and documents behind each ablation."""
 
     documents: int
     tokens: int
-    explained: int
+    ablated: int
 
 
-EFFORTS = {"standard": Effort(documents=30, tokens=80, explained=16), "full": Effort(documents=80, tokens=192, explained=48)}
+EFFORTS = {"standard": Effort(documents=30, tokens=80, ablated=16), "full": Effort(documents=80, tokens=192, ablated=80)}
 
 
 class Suppression:
@@ -218,6 +218,7 @@ def _spelled(model: Model, token: int) -> str:
 
 def _intervene(given: Given, seen: Look, labelled: list[Head]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Ablate labelled heads, controls, and earlier copying heads; and keep only copy suppression of what heads write."""
+    seen = seen.only(seen.documents.spread(EFFORTS[given.depth].ablated))
     means: HeadReference = reference(given.model, given.states[HeadMeans.name], "text")
     removed = means.removed.numpy(force=True)
     copiers = _copiers(given.before, labelled)
@@ -234,14 +235,11 @@ def _intervene(given: Given, seen: Look, labelled: list[Head]) -> tuple[dict[str
         given.model, seen, list(groups), labelled, means.mean,
         step=lambda done: given.step(done, len(seen.documents.units), "documents ablated"),
     )  # fmt: skip
-    effort = EFFORTS[given.depth]
-    lost = cspa.lost(given.model, seen, labelled, means.mean.values["z"], most=effort.explained, seed=given.seed)
-    chosen = cspa.spread(seen.documents, min(effort.explained, len(seen.documents.units)))
+    lost = cspa.lost(given.model, seen, labelled, means.mean.values["z"], seed=given.seed)
     arrays = {
         "bins": found.bins.astype(np.float32), "loss": found.loss, "divergence": found.divergence, "toward": found.toward,
         "copied": ablations.copied(given.model, seen, labelled, copiers, means.mean), "cspa": lost,
         "ablated_units": np.array(seen.documents.units, dtype=np.int64),
-        "cspa_units": np.array(seen.documents.units, dtype=np.int64)[chosen.numpy()],
     }  # fmt: skip
     return arrays, {
         "labelled": [list(head) for head in labelled],
