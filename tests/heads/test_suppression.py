@@ -218,7 +218,8 @@ def test_random_models_have_no_labels_and_can_be_asked(
     assert {one.site for one in found if one.measure == "attention"} == {"L1H0", "L1H3", "L2H1"}
     assert not [one for one in found if one.rung]
     some = documents(reading, "confirmation", most=30, length=30)
-    arrays, about = study._intervene(asked, look(model, some, heads), [(2, 1)])
+    seen = look(model, some, heads)
+    arrays, about = study._intervene(asked, seen, cspa.average(seen), [(2, 1)])
     assert np.isfinite(arrays["cspa"]).all()
     assert (arrays["divergence"][1:] > -1e-5).all()
     assert len(about["runs"]) == len(arrays["loss"]) == 22
@@ -236,8 +237,7 @@ def test_direct_effects_in_the_last_layer_are_what_the_head_adds(
     output = model.weights.W_O(last, fold=True)[2].float()
     added = torch.einsum("bqk,bkd->bqd", seen.pattern[0], seen.values[0] @ output)
     assert torch.allclose(added[some.mask], (z @ output)[some.mask], atol=1e-4)
-    mean = torch.zeros(model.anatomy.layers, model.anatomy.heads, z.shape[-1])
-    found = cspa.changed(model, seen, (last, 2), mean, seed=0)
+    found = cspa.changed(model, seen, (last, 2), torch.zeros_like(cspa.average(seen)), seed=0)
     without = seen.final + found[cspa.VARIANTS.index("mean")]
     logits = model.readout(without, capped=False) - model.readout(seen.final, capped=False)
     direct = -(added / seen.scale[last][..., None]) @ _folded(model)
@@ -254,22 +254,36 @@ def _folded(model: Model) -> Tensor:
 def test_keeping_everything_is_the_head_and_keeping_nothing_its_mean() -> None:
     random = torch.Generator().manual_seed(0)
     pattern = torch.rand(2, 5, 5, generator=random).tril()
-    pattern /= pattern.sum(dim=-1, keepdim=True)
-    written, mean = torch.randn(2, 5, 7, generator=random), torch.randn(7, generator=random)
-    parts = cspa.Parts(pattern=pattern, written=written, mean=mean)
+    values, usual = torch.randn(2, 5, 4, generator=random), torch.randn(5, 5, 4, generator=random)
+    output = torch.randn(4, 7, generator=random)
+    parts = cspa.Parts(pattern=pattern, values=values, usual=usual, output=output)
     everything = torch.ones_like(pattern, dtype=torch.bool)
-    assert torch.allclose(parts.removed, mean - pattern @ written, atol=1e-6)
+    assert torch.allclose(parts.removed, (usual.sum(dim=1) - pattern @ values) @ output, atol=1e-5)
     assert torch.allclose(parts.removed + parts.whole(everything), torch.zeros(2, 5, 7), atol=1e-6)
     assert torch.equal(parts.whole(~everything), torch.zeros(2, 5, 7))
 
 
 def test_only_what_lowers_the_source_is_kept() -> None:
     toward = torch.eye(3)[None]
-    written = torch.tensor([[[-2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 1.0, -1.0]]])
+    values = torch.tensor([[[-2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [1.0, 1.0, -1.0]]])
     pattern = torch.tensor([[[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.25, 0.25, 0.5]]])
-    parts = cspa.Parts(pattern=pattern, written=written, mean=torch.zeros(3))
-    kept = parts.against(2.0 * toward, torch.ones(1, 3, 3, dtype=torch.bool))
-    assert kept[0].tolist() == [[-2.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [-0.5, 0.0, -0.5]]
+    parts = cspa.Parts(pattern=pattern, values=values, usual=torch.zeros(3, 3, 3), output=torch.eye(3))
+    everything = torch.ones(1, 3, 3, dtype=torch.bool)
+    assert parts.against(2.0 * toward, everything)[0].tolist() == [[-2.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [-0.5, 0.0, -0.5]]
+    usual = torch.zeros(3, 3, 3)
+    usual[2, 0, 0] = -0.5  # as usual: nothing is left to keep
+    parts = cspa.Parts(pattern=pattern, values=values, usual=usual, output=torch.eye(3))
+    assert parts.against(toward, everything)[0, 2].tolist() == [0.0, 0.0, -0.5]
+
+
+def test_what_is_usual_is_an_average_over_the_texts_that_reach_there(model: Model, reading: Reading) -> None:
+    some = documents(reading, "discovery", most=10, length=40)
+    seen = look(model, some, [SUPPRESSES])
+    usual = cspa.average(seen)
+    reach = some.mask[:, 25]
+    read = torch.einsum("bk,bke->bke", seen.pattern[0, reach, 25], seen.values[0, reach])
+    assert torch.allclose(usual[0, 25, :26], read[:, :26].mean(dim=0), atol=1e-5)
+    assert torch.equal(cspa.fitted(usual[0], 50)[45], torch.zeros(50, usual.shape[-1]))
 
 
 def test_shares_explained() -> None:

@@ -1,7 +1,7 @@
 """How much of what a head does to the output is copy suppression? Keep only that of it, and see what is lost.
 
-A head's output at row D is `sum_S A[D, S] w_S`, with `w_S = v_S W_O`. Attention adds up to one, so around its mean `m` over the
-discovery half it is, exactly, `m + sum_S A[D, S] (w_S - m)`. Of these parts one keeps (copy suppression-preserving ablation)
+A head's output at row D is `sum_S A[D, S] w_S`, with `w_S = v_S W_O`. Each source's part is taken around what the discovery
+half has on average at the same two places, `m[D, S]`. Of these parts one keeps (copy suppression-preserving ablation)
 
 - *OV*: from every source but the first position only the part along the direction that raises the source's own logit, and
   that only where it is negative;
@@ -38,12 +38,12 @@ ROWS_AT_ONCE = 256
 
 
 def lost(
-    model: Model, seen: Look, heads: list[Head], mean: Float[Tensor, "layer head d_head"], *, seed: int
+    model: Model, seen: Look, heads: list[Head], usual: Float[Tensor, "head seq key d_head"], *, seed: int
 ) -> Float[np.ndarray, "labelled variant doc"]:
     """KL divergence from the model's own output, in nats, averaged over the rows of each document; variants as in `VARIANTS`."""
     rows = seen.documents.mask.clone()
     rows[:, : CONSTANTS.first_row] = False
-    changes = torch.stack([changed(model, seen, head, mean, seed=seed) for head in heads])  # head variant doc seq d_model
+    changes = torch.stack([changed(model, seen, head, usual, seed=seed) for head in heads])  # head variant doc seq d_model
     flat = changes[:, :, rows]  # head variant row d_model
     divergence = _divergence(model, seen.final[rows], flat)
     total = torch.zeros(*flat.shape[:2], len(rows), dtype=torch.float64)
@@ -51,13 +51,21 @@ def lost(
     return (total / rows.sum(dim=1)).numpy(force=True)
 
 
+def average(seen: Look) -> Float[Tensor, "head seq key d_head"]:
+    """What each head reads from each place at each row, averaged over the documents that reach there; zero where none does."""
+    reach = (seen.documents.mask[:, :, None] & seen.documents.mask[:, None, :]).float()
+    total = torch.einsum("hbqk,bqk,hbke->hqke", seen.pattern, reach, seen.values)
+    return total / reach.sum(dim=0).clamp(min=1)[..., None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """A head's output around its mean, source by source: `m + sum_S pattern[D, S] (written[S] - m)`."""
+    """A head's output around what is usual, source by source: `pattern[D, S] values[S] - usual[D, S]`, times `output`."""
 
     pattern: Float[Tensor, "doc seq key"]
-    written: Float[Tensor, "doc key d_model"]
-    mean: Float[Tensor, " d_model"]
+    values: Float[Tensor, "doc key d_head"]
+    usual: Float[Tensor, "seq key d_head"]
+    output: Float[Tensor, "d_head d_model"]
 
     @property
     def removed(self) -> Float[Tensor, "doc seq d_model"]:
@@ -66,24 +74,33 @@ class Parts:
 
     def whole(self, kept: Bool[Tensor, "doc seq key"]) -> Float[Tensor, "doc seq d_model"]:
         """The parts of the kept sources."""
-        return (self.pattern * kept) @ (self.written - self.mean)
+        read = (self.pattern * kept) @ self.values - torch.einsum("bqk,qke->bqe", kept.float(), self.usual)
+        return read @ self.output
 
     def against(
         self, toward: Float[Tensor, "doc key d_model"], kept: Bool[Tensor, "doc seq key"]
     ) -> Float[Tensor, "doc seq d_model"]:
         """Of the kept sources, the part along each one's direction, where that is negative."""
         unit = torch.nn.functional.normalize(toward, dim=-1)
-        along = ((self.written - self.mean) * unit).sum(dim=-1).clamp(max=0.0)
-        return (self.pattern * kept * along[:, None, :]) @ unit
+        into = unit @ self.output.mT  # doc key d_head
+        along = self.pattern * (self.values * into).sum(dim=-1)[:, None, :] - torch.einsum("bke,qke->bqk", into, self.usual)
+        return (along.clamp(max=0.0) * kept) @ unit
+
+
+def fitted(usual: Float[Tensor, "seq key d_head"], length: int) -> Float[Tensor, "longer longer d_head"]:
+    """Cut to so many tokens, or with nothing behind."""
+    more = max(0, length - len(usual))
+    return torch.nn.functional.pad(usual, (0, 0, 0, more, 0, more))[:length, :length]
 
 
 def changed(
-    model: Model, seen: Look, head: Head, mean: Float[Tensor, "layer head d_head"], *, seed: int
+    model: Model, seen: Look, head: Head, usual: Float[Tensor, "head seq key d_head"], *, seed: int
 ) -> Float[Tensor, "variant doc seq width"]:
     """What each variant adds to the stream behind the final norm."""
     at, documents = seen.heads.index(head), seen.documents
     output = model.weights.W_O(head[0], fold=True)[head[1]].float().cpu()
-    parts = Parts(pattern=seen.pattern[at], written=seen.values[at] @ output, mean=mean[head].float().cpu() @ output)
+    length = documents.tokens.shape[1]
+    parts = Parts(pattern=seen.pattern[at], values=seen.values[at], usual=fitted(usual[at], length), output=output)
     toward = directions(model, documents).float().cpu()
     sources = documents.mask[:, None, :] & documents.mask[:, :, None]
     sources = sources.tril()

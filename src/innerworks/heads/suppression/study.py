@@ -69,12 +69,13 @@ class Suppression:
         if reason is not None:
             return Kept(about={"not measured": reason})
         heads = _strongest(anti)
-        arrays, about, confirmation = _look(given, heads)
+        arrays, about, (discovery, confirmation) = _look(given, heads)
+        usual = cspa.average(discovery)
         about |= {"anti_copying": len(anti), "depth": given.depth, "seed": given.seed}
         labelled = decide.labelled(decide.labels(arrays, units_of(given.reading), given.before))[:MOST_LABELS]
         if labelled:
             given.save(Kept(arrays=arrays, about=about))
-            more, told = _intervene(given, confirmation, labelled)
+            more, told = _intervene(given, confirmation, usual, labelled)
             arrays, about = {**arrays, **more}, {**about, **told}
         return Kept(arrays=arrays, about=about)
 
@@ -96,21 +97,22 @@ def _strongest(heads: Sequence[Head]) -> list[Head]:
 # --- looking -----------------------------------------------------------------------------------------------------
 
 
-def _look(given: Given, heads: list[Head]) -> tuple[dict[str, np.ndarray], dict[str, Any], Look]:
-    """Both halves; the second is handed on."""
-    effort, parts, seen = EFFORTS[given.depth], [], None
+def _look(given: Given, heads: list[Head]) -> tuple[dict[str, np.ndarray], dict[str, Any], list[Look]]:
+    """Both halves."""
+    effort, looks = EFFORTS[given.depth], []
     for number, half in enumerate(HALVES):
         some = documents(given.reading, half, most=effort.documents, length=effort.tokens)
         total = 2 * len(some.units)
-        seen = look(
-            given.model, some, heads, step=lambda done, n=number, t=total: given.step(done + n * t // 2, t, "documents read")
+        looks.append(
+            look(
+                given.model, some, heads, step=lambda done, n=number, t=total: given.step(done + n * t // 2, t, "documents read")
+            )
         )
-        parts.append(seen_arrays(seen))
-    assert seen is not None
+    parts, seen = [seen_arrays(one) for one in looks], looks[1]
     joined = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
     joined |= {"heads": np.array(heads, dtype=np.int64).reshape(-1, 2), "points": points(seen)}
     examples, suppressed = told(given.model, given.reading.units, seen)
-    return joined, {"bins": list(BINS), "examples": examples, "suppressed": suppressed}, seen
+    return joined, {"bins": list(BINS), "examples": examples, "suppressed": suppressed}, looks
 
 
 def seen_arrays(seen: Look) -> dict[str, np.ndarray]:
@@ -216,7 +218,9 @@ def _spelled(model: Model, token: int) -> str:
 # --- intervening -------------------------------------------------------------------------------------------------
 
 
-def _intervene(given: Given, seen: Look, labelled: list[Head]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _intervene(
+    given: Given, seen: Look, usual: torch.Tensor, labelled: list[Head]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Ablate labelled heads, controls, and earlier copying heads; and keep only copy suppression of what heads write."""
     seen = seen.only(seen.documents.spread(EFFORTS[given.depth].ablated))
     means: HeadReference = reference(given.model, given.states[HeadMeans.name], "text")
@@ -235,7 +239,7 @@ def _intervene(given: Given, seen: Look, labelled: list[Head]) -> tuple[dict[str
         given.model, seen, list(groups), labelled, means.mean,
         step=lambda done: given.step(done, len(seen.documents.units), "documents ablated"),
     )  # fmt: skip
-    lost = cspa.lost(given.model, seen, labelled, means.mean.values["z"], seed=given.seed)
+    lost = cspa.lost(given.model, seen, labelled, usual, seed=given.seed)
     arrays = {
         "bins": found.bins.astype(np.float32), "loss": found.loss, "divergence": found.divergence, "toward": found.toward,
         "copied": ablations.copied(given.model, seen, labelled, copiers, means.mean), "cspa": lost,
