@@ -1,6 +1,6 @@
 """Copy suppression as a study of a scan: does a head lower what is in the text and about to be predicted?
 
-1. Of the heads that anti-copy by their weights, at most twelve in at most six layers, those labelled for it first, then the
+1. Of the heads that anti-copy by their weights, at most twelve in at most eight layers, those labelled for it first, then the
    strongest: where they look, and what they do to it (`look.py`, `attention.py`), on documents of both halves.
 2. Of those that earn the label, at most four: ablations beside 20 controls (`ablations.py`), and the share of their effect that
    is copy suppression (`cspa.py`).
@@ -33,7 +33,7 @@ HALVES = ("discovery", "confirmation")
 BINS = (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.01)  # of the lens probability of a key's token
 POINTS = 400  # pairs of row and key kept for a figure, per head
 EXAMPLES = 12
-MOST_HEADS, MOST_LAYERS, MOST_LABELS, MOST_COPIERS = 12, 6, 4, 3
+MOST_HEADS, MOST_LAYERS, MOST_LABELS, MOST_COPIERS = 12, 8, 4, 3
 NO_LINKS = ("first_token", "punctuation", "current_token", "offset_2", "offset_3")  # labels that do not disqualify a control
 
 
