@@ -114,6 +114,11 @@ def test_the_weights_name_both_heads_that_lower_what_they_read(before: list[Find
     assert set(decide.anti_copiers(before)) == {SUPPRESSES, LOOKS_ANYWHERE}
 
 
+def test_before_layer_zero_nothing_is_predicted() -> None:
+    rows = [row("anti_copying", "eigenvalue", head) for head in ((0, 1), (1, 2), (2, 0))]
+    assert list(decide.anti_copiers(rows)) == [(1, 2), (2, 0)]
+
+
 def test_only_the_head_that_looks_at_the_predicted_is_labelled(found: list[Finding]) -> None:
     for measure in ("attention", "attention_unpredicted"):
         rungs = {one.site: one.rung for one in found if one.measure == measure}

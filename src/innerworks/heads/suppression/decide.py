@@ -1,6 +1,7 @@
 """Which heads suppress copies, and what follows from it? From arrays to findings, as pure arithmetic.
 
-1. *May be one*: the OV circuit anti-copies by its weights (the rows of `circuits`, false discoveries controlled over all heads).
+1. *May be one*: the OV circuit anti-copies by its weights (the rows of `circuits`, false discoveries controlled over all heads),
+   and the head is not of layer 0, before which nothing is predicted.
 2. *Label*, rung 1: beyond that, attention on what is about to be predicted exceeds its floor over both nulls (`attention.py`);
    discovery picks candidates, confirmation tests, p is the largest of the three, Benjamini-Hochberg over the candidates.
 3. Do these heads lower what they look at more where it is predicted (`direct_effect`)? Of labelled heads: is the model less well
@@ -51,10 +52,14 @@ FLOORS: dict[str, float] = {
 
 
 def anti_copiers(before: Sequence[Finding]) -> dict[Head, float]:
-    """The heads whose OV circuit anti-copies by its weights, with its p: those labelled for it first, then the strongest."""
+    """The heads whose OV circuit anti-copies by its weights, with its p: those labelled for it first, then the strongest.
+
+    Not those of layer 0: nothing is predicted before it. The stream there is the embedding of the current token, and what the lens
+    names are tokens like that one (a head that looks from a comma back at full stops would pass).
+    """
     rows = [one for one in before if (one.behaviour, one.measure) == ("anti_copying", "eigenvalue")]
     p = np.array([1.0 if one.p is None or one.effect <= one.floor else one.p for one in rows])
-    passed = [(one, float(own)) for one, own, q in zip(rows, p, adjust(p), strict=True) if q <= CONSTANTS.level]
+    passed = [(one, float(own)) for one, own, q in zip(rows, p, adjust(p), strict=True) if q <= CONSTANTS.level and one.layer]
     passed.sort(key=lambda pair: (-pair[0].rung, -pair[0].effect))
     return {(int(one.layer or 0), int(one.index or 0)): own for one, own in passed}
 
