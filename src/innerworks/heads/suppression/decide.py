@@ -54,7 +54,7 @@ FLOORS: dict[str, float] = {
 def anti_copiers(before: Sequence[Finding]) -> dict[Head, float]:
     """The heads whose OV circuit anti-copies by its weights, with its p: those labelled for it first, then the strongest.
 
-    Not those of layer 0: nothing is predicted before it. The stream there is the embedding of the current token, and what the lens
+    Not those of layer 0: nothing is predicted before it. The stream there is the current token, and what the lens
     names are tokens like that one (a head that looks from a comma back at full stops would pass).
     """
     rows = [one for one in before if (one.behaviour, one.measure) == ("anti_copying", "eigenvalue")]
