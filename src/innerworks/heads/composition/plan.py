@@ -91,8 +91,7 @@ def plan(
     groups, overlap = control_groups(senders, suspects, removed.shape[1], rng)
     chosen: list[tuple[Sender, ...]] = [tuple(sorted(group)) for group in groups]
     if len(chosen) < CONSTANTS.controls:
-        draws = range(CONSTANTS.controls)
-        chosen, overlap = [(*((layer, head, draw) for layer, head in senders),) for draw in draws], 1.0
+        chosen, overlap = [_turned(senders, draw) for draw in range(CONSTANTS.controls)], 1.0
     differ = {how_matched(head, controls, removed) for head in senders} - {""}
     return Plan(
         receiver=receiver,
@@ -103,6 +102,10 @@ def plan(
         overlap=overlap,
         note="controls shared by its senders" + (", not all of them alike in size" if differ else ""),
     )
+
+
+def _turned(senders: Sequence[Head], draw: int) -> tuple[Sender, ...]:
+    return tuple((layer, head, draw) for layer, head in senders)
 
 
 def _sender(data: Sequence[int]) -> Sender:

@@ -93,8 +93,10 @@ def _ends(model: Model, layer: int, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _own_among_best(scores: Float[Tensor, "pair row row"]) -> Float[Tensor, " pair"]:
+    """Ties count half: a head that scores all keys alike prefers none."""
     own = scores.diagonal(dim1=1, dim2=2)[..., None]
-    return ((scores > own).sum(dim=2) < BEST).float().mean(dim=1)
+    rank = (scores > own).sum(dim=2) + ((scores == own).sum(dim=2) - 1) / 2
+    return (rank < BEST).float().mean(dim=1)
 
 
 def _previous_is_best(scores: Float[Tensor, "pair row row"]) -> Float[Tensor, " pair"]:
