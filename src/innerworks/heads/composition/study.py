@@ -27,7 +27,7 @@ from innerworks.text.reading import batch_of
 from innerworks.text.repeats import ordinary_tokens
 
 #: depth -> (receivers, sequences, whether paths are patched)
-EFFORT = {"quick": (0, 0, False), "standard": (4, 16, True), "full": (8, 32, True)}
+EFFORT = {"quick": (0, 0, False), "standard": (4, 12, True), "full": (8, 32, True)}
 
 
 class Composition:
