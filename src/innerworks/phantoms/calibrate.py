@@ -156,7 +156,9 @@ def calibrate(
 ) -> Calibration:
     """Scan `draws` phantoms of each architecture and kit. causal: try the rungs above the first, too."""
     count = _Count()
-    wanted = [(kit, architecture, seed + draw) for kit in kits for draw in range(draws) for architecture in architectures]
+    wanted: list[tuple[str, Architecture, int]] = [
+        (kit, architecture, seed + draw) for kit in kits for draw in range(draws) for architecture in architectures
+    ]
     for done, (kit, architecture, draw) in enumerate(wanted, start=1):
         phantom = build(architecture, seed=draw, amplitude=amplitude, noise=noise, kit=kit)
         count.add(phantom, scan_phantom(phantom, causal=causal))

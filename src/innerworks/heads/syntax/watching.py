@@ -125,9 +125,7 @@ def askable(arcs: Iterable[Arc]) -> list[Arc]:
     """Leave out of arcs what no head could answer: the first rows, and the first column, where a head may only rest."""
     found = []
     for arc in arcs:
-        words = [
-            ((max(start, 1), end), back) for (start, end), back in zip(arc.targets, arc.words_back, strict=True) if end > 1
-        ]
+        words = [((max(start, 1), end), back) for (start, end), back in zip(arc.targets, arc.words_back, strict=True) if end > 1]
         if words and arc.query >= CONSTANTS.first_row:
             targets, backs = zip(*words, strict=True)
             found.append(replace(arc, targets=targets, words_back=backs))
@@ -148,4 +146,6 @@ def measured(reading: Reading) -> tuple[str, ...]:
     """Relations and directions there is enough of: 100 arcs in 20 documents to confirm on, and 12 documents to discover on."""
     discovery = counts(reading, "discovery")
     seen = {relation for relation, there in discovery.items() if there.documents >= CONSTANTS.least_units}
-    return tuple(relation for relation, there in counts(reading, "confirmation").items() if there.enough and relation in seen)[:MOST]
+    return tuple(relation for relation, there in counts(reading, "confirmation").items() if there.enough and relation in seen)[
+        :MOST
+    ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from innerworks.show.figures.heads import FAINT, INK, LINE, _plain
+from innerworks.show.figures.heads import FAINT, INK, LINE, plain
 
 Arrays = Mapping[str, np.ndarray]
 PREDICTED, OTHER = "#B0366E", "#6F8FAF"
@@ -52,7 +52,7 @@ def attention(arrays: Arrays, about: Mapping[str, Any], site: str) -> go.Figure:
     )  # fmt: skip
     figure.update_xaxes(title="probability of the token looked at, by the logit lens", type="category", showgrid=False)
     figure.update_yaxes(title="mean attention", rangemode="tozero", gridcolor=LINE)
-    return _plain(figure, height=300)
+    return plain(figure, height=300)
 
 
 def lowering(arrays: Arrays, site: str) -> go.Figure:
@@ -79,7 +79,7 @@ def lowering(arrays: Arrays, site: str) -> go.Figure:
     figure.add_hline(y=0, line={"color": INK, "width": 1})
     figure.update_xaxes(title="attention", gridcolor=LINE, rangemode="tozero")
     figure.update_yaxes(title="effect on its logit", gridcolor=LINE)
-    return _plain(figure, height=340)
+    return plain(figure, height=340)
 
 
 def reliability(arrays: Arrays, about: Mapping[str, Any], site: str) -> go.Figure:
@@ -105,7 +105,7 @@ def reliability(arrays: Arrays, about: Mapping[str, Any], site: str) -> go.Figur
     figure.add_hline(y=0, line={"color": FAINT, "width": 1.5, "dash": "dash"})
     figure.update_xaxes(title="probability of the likeliest token", gridcolor=LINE, range=[0, 1])
     figure.update_yaxes(title="share right − probability", gridcolor=LINE)
-    return _plain(figure, height=320)
+    return plain(figure, height=320)
 
 
 def _place(arrays: Arrays, site: str) -> int:
