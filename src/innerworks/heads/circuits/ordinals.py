@@ -157,7 +157,9 @@ def _rows(tokenizer: PreTrainedTokenizerBase, kind: int, one: Ordered) -> Iterat
             by_half["discovery"].append(run)  # until they are dealt
         elif len(stretches) == 1:
             by_half["confirmation" if stretches.pop() % 2 else "discovery"].append(run)
-    chosen: list[tuple[list[int], Half]] = [(run, half) for half, runs in by_half.items() for run in _spaced(runs, STARTS if _apart(one) else 2 * STARTS)]
+    chosen: list[tuple[list[int], Half]] = [
+        (run, half) for half, runs in by_half.items() for run in _spaced(runs, STARTS if _apart(one) else 2 * STARTS)
+    ]
     for space, template in [(before, template) for before in one.spaces for template in TEMPLATES[before]]:
         for items, half in chosen:
             text = template.format(*(one.members[i] for i in items))
