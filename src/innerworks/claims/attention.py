@@ -149,6 +149,7 @@ ATTENTION = (
         clauses=(
             some("heads that rest on the first token", "first_token"),
             more("less so where the head's own behaviour applies", "attention_sink", "sink_contrast", which=of_sinks),
+            more("beyond what the position of those places explains", "attention_sink", "sink_beyond_position", which=of_sinks),
             some("heads that look at punctuation", "punctuation"),
         ),
     ),

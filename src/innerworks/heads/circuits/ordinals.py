@@ -160,8 +160,7 @@ def _rows(tokenizer: PreTrainedTokenizerBase, kind: int, one: Ordered) -> Iterat
     chosen: list[tuple[list[int], Half]] = [
         (run, half) for half, runs in by_half.items() for run in _spaced(runs, STARTS if _apart(one) else 2 * STARTS)
     ]
-    written = [(before, template) for before in one.spaces for template in TEMPLATES[before]]
-    for space, template in written:
+    for space, template in [(before, template) for before in one.spaces for template in TEMPLATES[before]]:
         for items, half in chosen:
             text = template.format(*(one.members[i] for i in items))
             ids = tokenizer.encode(text)

@@ -15,8 +15,7 @@ from plotly.subplots import make_subplots
 
 from innerworks.show import numbers
 from innerworks.show.behaviours import behaviour_of
-from innerworks.show.figures.heads import FAINT, INK, LINE
-from innerworks.show.figures.heads import plain
+from innerworks.show.figures.heads import FAINT, INK, LINE, plain
 
 TOGETHER = "all together"
 SIDES = (("k_composition", "in its keys", "circle"), ("q_composition", "in its queries", "circle-open"))
