@@ -26,9 +26,9 @@ Matches = Mapping[str, np.ndarray]
 def falls(findings: pl.DataFrame, matches: Matches) -> go.Figure:
     """Show what induction heads lose of their match without each previous-token head's output, in their keys alone.
 
-    A panel per receiver; x: how much attention mass on its target it loses, with the 95 % interval over sequences; filled: removed
-    from its keys, open: from its queries. The grey band reaches from the least to the most that a single control head costs in the
-    keys, the dashed line is the controls' mean plus the floor: what lies right of both counts.
+    A panel per receiver; x: how much attention mass on its target it loses, with the 95 % interval over sequences; filled:
+    removed from its keys, open: from its queries. The grey band reaches from the least to the most that a single control head
+    costs in the keys, the dashed line is the controls' mean plus the floor: what lies right of both counts.
     """
     rows = findings.filter(pl.col("measure").is_in([measure for measure, _, _ in SIDES]))
     receivers = list(rows.filter(pl.col("measure") == "k_composition")["site"].unique(maintain_order=True))
