@@ -103,11 +103,12 @@ ATTENTION = (
         citation="Elhage et al. 2021, transformer-circuits.pub/2021/framework; Olsson et al. 2022, arXiv:2209.11895",
         clauses=(
             more(
-                "without an earlier head's output in its keys alone, an induction head loses its match",
+                "without a previous-token head's output in its keys alone, an induction head loses its match",
                 "induction",
                 "k_composition",
             ),
-            more("and most of it", "induction", "k_composition_share"),
+            more("more than without it in its queries", "induction", "k_over_q"),
+            more("it loses most of it", "induction", "k_composition_share"),
             more("path patching agrees", "induction", "path_patching"),
         ),
     ),

@@ -26,8 +26,8 @@ from innerworks.text import Reading
 from innerworks.text.reading import batch_of
 from innerworks.text.repeats import ordinary_tokens
 
-#: depth -> (receivers, sequences, whether paths are patched)
-EFFORT = {"quick": (0, 0, False), "standard": (4, 12, True), "full": (8, 32, True)}
+#: depth -> (receivers, sequences); quick asks nothing
+EFFORT = {"standard": (4, 12), "full": (8, 32)}
 
 
 class Composition:
@@ -42,9 +42,11 @@ class Composition:
     def measure(self, given: Given) -> Kept:
         """Scores of weights, then removals and patches. What a model cannot be asked is told in `about`."""
         saved = {} if given.saved is None else dict(given.saved.arrays)
-        about: dict[str, Any] = {"heads": given.model.anatomy.heads, "d_model": given.model.anatomy.d_model, "between": ""}
+        about: dict[str, Any] = {"heads": given.model.anatomy.heads, "d_model": given.model.anatomy.d_model}
         refused = about["not measured"] = dict[str, str]()
         reason = refusal(given.model)
+        if given.depth not in EFFORT:
+            reason = f"a scan of depth {given.depth} does not ask which heads compose"
         if reason is not None:
             refused["all"] = reason
             return Kept(about=about)
@@ -61,10 +63,10 @@ class Composition:
 
     def _plans(self, given: Given, refused: dict[str, str]) -> list[Plan]:
         """What is asked in context; none, and why, where it cannot be."""
-        receivers, _, _ = EFFORT[given.depth]
+        receivers, _ = EFFORT[given.depth]
         lacking = given.model.lacks(INPUT["keys"], 0)
-        if receivers == 0 or lacking is not None:
-            refused["in context"] = lacking or f"depth {given.depth} reads composition off weights only"
+        if lacking is not None:
+            refused["in context"] = lacking
             return []
         removed = reference(given.model, given.states[HeadMeans.name], "random").removed.numpy(force=True)
         found = plans(given.before, suspects=suspects(given), removed=removed, receivers=receivers, seed=given.seed)
@@ -74,7 +76,7 @@ class Composition:
 
     def _in_context(self, given: Given, chosen: list[Plan], arrays: Matches, about: dict[str, Any]) -> Matches:
         """Remove and patch on the confirmation half of the generated repeats."""
-        _, sequences, paths = EFFORT[given.depth]
+        _, sequences = EFFORT[given.depth]
         units = confirmation(given.reading, sequences)
         about["units"] = [given.reading.units[unit].id for unit in units]
         windows = {window.unit: window for window in reversed(given.reading.windows) if window.unit in units}
@@ -89,7 +91,7 @@ class Composition:
             given.save(Kept(arrays={**arrays, **found}, about=about))
 
         known = {name: x for name, x in arrays.items() if name.startswith("match/")}
-        return measure(bench, chosen, paths=paths, done=known, step=step)
+        return measure(bench, chosen, done=known, step=step)
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
         """In context by labels' rungs as they are now; by weights without any."""
@@ -102,6 +104,7 @@ class Composition:
 def of_weights(model: Model, about: dict[str, Any], *, seed: int = 0) -> Matches:
     """Composition scores of all pairs of heads, and QK circuits. What a model has none of goes to `about["not measured"]`."""
     refused: dict[str, str] = about["not measured"]
+    about["between"] = ""
     found: Matches = {"scores/can": scores.can_compose(model).astype(np.float32)}
     if rotary(model):
         about["between"] = f"rotary: averaged over distances {', '.join(map(str, DISTANCES))} as far as the model looks"

@@ -30,9 +30,9 @@ def findings(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> list
     """Rows for the pairs that stand out, and for the QK circuits of all heads."""
     rows: list[Finding] = []
     for kind in (one for one in KINDS if f"scores/{one}" in arrays):
-        rows += composition(kind, arrays[f"scores/{kind}"].astype(np.float64), arrays["scores/can"], about)
+        rows += composition(kind, _wide(arrays[f"scores/{kind}"]), _wide(arrays["scores/can"]), about)
     for behaviour in (one for one in BEHAVIOURS if f"qk/{one}" in arrays):
-        rows += _circuits(behaviour, arrays[f"qk/{behaviour}"].astype(np.float64), arrays[f"qk/{behaviour}/null"])
+        rows += _circuits(behaviour, _wide(arrays[f"qk/{behaviour}"]), _wide(arrays[f"qk/{behaviour}/null"]))
     return rows
 
 
@@ -84,6 +84,10 @@ def _circuits(behaviour: str, value: Array, null: Array) -> list[Finding]:
         )
         for head in np.ndindex(*value.shape)
     ]
+
+
+def _wide(array: np.ndarray) -> Array:
+    return array.astype(np.float64)
 
 
 def _place(behaviour: str, head: tuple[int, ...], measure: str) -> dict[str, Any]:
