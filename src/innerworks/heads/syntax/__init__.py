@@ -5,6 +5,6 @@
 
 from innerworks.heads.syntax.decide import ArcsByUnit, findings
 from innerworks.heads.syntax.study import Syntax
-from innerworks.heads.syntax.watching import Arcs
+from innerworks.heads.syntax.watching import Arcs, shuffled
 
-__all__ = ["Arcs", "ArcsByUnit", "Syntax", "findings"]
+__all__ = ["Arcs", "ArcsByUnit", "Syntax", "findings", "shuffled"]

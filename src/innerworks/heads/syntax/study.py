@@ -37,4 +37,4 @@ class Syntax:
         """Labels at rung 1, one family per relation and direction."""
         if "relations" not in kept.about:
             return list(before)
-        return [*before, *findings(table_of(dict(kept.arrays), kept.about["relations"], units))]
+        return [*before, *findings(table_of(kept.arrays, kept.about["relations"], units))]

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -24,7 +25,7 @@ from innerworks.model.observe import State
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Half
 from innerworks.text import Reading, TextBatch
-from innerworks.text.syntax import ALL_OFFSETS, Arc, Count, count
+from innerworks.text.syntax import ALL_OFFSETS, FARTHEST, Arc, Count, count
 
 MOST = 40  # relations and directions that are kept, the most frequent first: sums must stay small
 
@@ -106,7 +107,6 @@ def _looks(batch: TextBatch, relations: Mapping[str, int]) -> _Looks:
             right[i, start:end] = True
     units = batch.units.tolist()
     cells = [units[text] * len(relations) + relations[arc.relation] for text, arc in arcs]
-    offsets = [[float(offset.finds(arc)) for offset in ALL_OFFSETS] for _, arc in arcs]
     device = batch.tokens.device
     return _Looks(
         text=torch.tensor([text for text, _ in rows], dtype=torch.long, device=device),
@@ -114,8 +114,20 @@ def _looks(batch: TextBatch, relations: Mapping[str, int]) -> _Looks:
         row=torch.tensor([rows[text, arc.query] for text, arc in arcs], dtype=torch.long, device=device),
         cell=torch.tensor(cells, dtype=torch.long, device=device),
         right=right.to(device),
-        offsets=torch.tensor(offsets).view(len(arcs), len(ALL_OFFSETS)),
+        offsets=_found_by_offsets([arc for _, arc in arcs], right),
     )
+
+
+def _found_by_offsets(arcs: Sequence[Arc], right: Bool[Tensor, "arc key"]) -> Float[Tensor, "arc offset"]:
+    """Does each of `ALL_OFFSETS` lead from an arc's query to a right key, or word? What `Offset.finds` says, for all at once."""
+    back = torch.tensor([offset.back for offset in ALL_OFFSETS])
+    tokens = torch.tensor([offset.unit == "token" for offset in ALL_OFFSETS])
+    key = torch.tensor([arc.query for arc in arcs], dtype=torch.long)[:, None] - back
+    by_token = right.gather(1, key.clamp(min=0)) & (key >= 0)
+    by_word = torch.zeros(len(arcs), FARTHEST + 1, dtype=torch.bool)
+    for i, arc in enumerate(arcs):
+        by_word[i, [words for words in arc.words_back if words <= FARTHEST]] = True
+    return torch.where(tokens, by_token, by_word[:, back]).float()
 
 
 # --- what is measured, by the reading alone --------------------------------------------------------------------------
@@ -149,3 +161,28 @@ def measured(reading: Reading) -> tuple[str, ...]:
     return tuple(relation for relation, there in counts(reading, "confirmation").items() if there.enough and relation in seen)[
         :MOST
     ]
+<<<<<<< HEAD
+=======
+
+
+def shuffled(reading: Reading, random: np.random.Generator) -> Reading:
+    """A null: every arc points as far back as another arc of its relation, of any text. Distances stay, syntax goes.
+
+    Arcs that would lead out of their text are left out; so are, of a word with several dependents, all but the first.
+    """
+    reaches: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for window in reading.windows:
+        for arc in window.arcs:
+            reaches[arc.relation].append((arc.query - arc.targets[0][0], arc.query - arc.targets[0][1], arc.words_back[0]))
+    dealt = {relation: iter(random.permutation(backs).tolist()) for relation, backs in reaches.items()}
+    windows = []
+    for window in reading.windows:
+        turned = [(arc, next(dealt[arc.relation])) for arc in window.arcs]
+        arcs = [
+            replace(arc, targets=((arc.query - start, arc.query - end),), words_back=(back,))
+            for arc, (start, end, back) in turned
+            if start <= arc.query
+        ]
+        windows.append(replace(window, arcs=tuple(arcs)))
+    return replace(reading, windows=tuple(windows))
+>>>>>>> syntax
