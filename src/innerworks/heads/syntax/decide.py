@@ -139,11 +139,7 @@ def _rows(relation: str, found: Effect, q: Array, offset: Offset, best: tuple[in
     ]
 
 
-<<<<<<< HEAD
-def table_of(arrays: dict[str, np.ndarray], relations: Sequence[str], units: Sequence[Sequence[str]]) -> ArcsByUnit:
-=======
 def table_of(arrays: Mapping[str, np.ndarray], relations: Sequence[str], units: Sequence[Sequence[str]]) -> ArcsByUnit:
->>>>>>> syntax
     """Put together what an atlas keeps; units are (id, stratum, material, half)."""
     _, strata, _, halves = zip(*units, strict=True)
     return ArcsByUnit(

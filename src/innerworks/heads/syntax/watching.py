@@ -161,8 +161,6 @@ def measured(reading: Reading) -> tuple[str, ...]:
     return tuple(relation for relation, there in counts(reading, "confirmation").items() if there.enough and relation in seen)[
         :MOST
     ]
-<<<<<<< HEAD
-=======
 
 
 def shuffled(reading: Reading, random: np.random.Generator) -> Reading:
@@ -185,4 +183,3 @@ def shuffled(reading: Reading, random: np.random.Generator) -> Reading:
         ]
         windows.append(replace(window, arcs=tuple(arcs)))
     return replace(reading, windows=tuple(windows))
->>>>>>> syntax
