@@ -299,28 +299,62 @@ def test_a_model_with_too_few_heads_is_filled_up_with_rotations_and_says_so() ->
 
 def test_control_groups_have_as_many_heads_in_each_layer_and_no_candidate() -> None:
     members, suspects = [(2, 1), (2, 3), (3, 5)], {(2, 1), (2, 3), (3, 5), (2, 0), (3, 0)}
-    groups, overlap = control_groups(members, suspects, HEADS, np.random.default_rng(0))
-    assert len(groups) == len(set(groups)) == 20
-    for group in groups:
+    drawn = control_groups(members, suspects, (LAYERS, HEADS), np.random.default_rng(0))
+    assert drawn is not None and len(drawn.groups) == len(set(drawn.groups)) == 20 and drawn.note == ""
+    for group in drawn.groups:
         assert sorted(layer for layer, *_ in group) == [2, 2, 3] and not group & suspects
-    assert overlap == pytest.approx(np.sqrt((1 + 2 / 5) / (1 - 2 / 5)))
+    assert drawn.overlap == pytest.approx(np.sqrt((1 + 2 / 5) / (1 - 2 / 5)))
 
 
 def test_the_spread_of_overlapping_groups_is_too_small_by_the_stated_factor() -> None:
     random = np.random.default_rng(0)
     inside, outside = [], []
     for _ in range(80):
-        harms = random.normal(size=(1, HEADS))
-        groups, overlap = control_groups([(0, 0), (0, 1)], {(0, 0), (0, 1)}, HEADS, random)
-        totals = [sum(harms[head] for head in group) for group in groups]
-        inside.append(np.var(totals, ddof=1) * overlap**2)
+        harms = random.normal(size=(1, 10))
+        drawn = control_groups([(0, 0), (0, 1)], {(0, 0), (0, 1)}, (1, 10), random)
+        assert drawn is not None
+        totals = [sum(harms[head] for head in group) for group in drawn.groups]
+        inside.append(np.var(totals, ddof=1) * drawn.overlap**2)
         outside.append(2.0)  # of the sum of two independent heads
     assert np.mean(inside) >= 0.75 * np.mean(outside)
 
 
-def test_no_groups_where_a_layer_is_full_of_candidates() -> None:
+def test_a_layer_full_of_candidates_lends_from_its_neighbours_and_says_so() -> None:
     full = {(2, head) for head in range(HEADS)}
-    assert control_groups([(2, 1)], full, HEADS, np.random.default_rng(0)) == ([], 1.0)
+    members = [(2, 1), (2, 3), (3, 1)]
+    drawn = control_groups(members, full | {(3, 1)}, (LAYERS, HEADS), np.random.default_rng(0))
+    assert drawn is not None and len(set(drawn.groups)) == 20
+    assert drawn.note == "control groups have heads of neighbouring layers for L2"
+    for group in drawn.groups:
+        assert len(group) == 3 and {layer for layer, *_ in group} <= {1, 3} and not group & (full | {(3, 1)})
+    assert drawn.overlap >= np.sqrt((1 + 1 / 7) / (1 - 1 / 7))
+
+
+def test_no_groups_where_the_model_is_full_of_candidates() -> None:
+    full = {(layer, head) for layer in range(LAYERS) for head in range(HEADS)} - {(0, 1), (5, 2), (5, 3)}
+    assert control_groups([(2, 1), (2, 2)], full, (LAYERS, HEADS), np.random.default_rng(0)) is None  # three groups at most
+
+
+def test_the_spread_of_groups_from_lent_layers_is_too_small_by_no_more_than_is_allowed_for() -> None:
+    random, suspects = np.random.default_rng(0), {(1, head) for head in range(HEADS)}
+    inside = []
+    for _ in range(80):
+        harms = random.normal(size=(3, HEADS))
+        drawn = control_groups([(1, 0), (1, 1), (0, 0)], suspects | {(0, 0)}, (3, HEADS), random)
+        assert drawn is not None
+        totals = [sum(harms[head] for head in group) for group in drawn.groups]
+        inside.append(np.var(totals, ddof=1) * drawn.overlap**2)
+    assert np.mean(inside) >= 0.75 * 3.0  # of the sum of three independent heads
+
+
+def test_what_controls_harm_elsewhere_is_asked_only_where_the_verdict_depends_on_it() -> None:
+    clear, clumsy = Model(), Model()
+    climb([seen("induction", NEEDED)], clear.bench([NEEDED]), STANDARD, 0)
+    assert {heads for heads, metric in clear.asked if metric == "unmatched_loss"} == {frozenset([NEEDED]), frozenset()}
+    clumsy.base["unmatched_loss"] = clumsy.base["unmatched_loss"] * 0
+    found = climb([seen("induction", CLUMSY)], clumsy.bench([CLUMSY]), STANDARD, 0)
+    assert next(f for f in found if f.measure == "attention").rung == 2  # it harms elsewhere as much: controls cannot save it
+    assert {heads for heads, metric in clumsy.asked if metric == "unmatched_loss"} == {frozenset([CLUMSY]), frozenset()}
 
 
 def test_only_the_eight_strongest_are_tried_jointly() -> None:

@@ -411,12 +411,13 @@ class Ablations:
         return np.where(np.isnan(match_by_head), self.done["clean"]["match_by_head"], match_by_head)
 
     def clean_z(self, material: str, layer: int) -> Float[Tensor, "batch seq head d_head"]:
-        """What the heads of a layer wrote in the clean run; kept while the same material is asked for."""
+        """What the heads of a layer wrote in the clean run: all layers are read at once where that is little, else one by one."""
         if (material, layer) not in self._clean_z:
-            self._clean_z = {key: z for key, z in self._clean_z.items() if key[0] == material}
-            clean, site = self.trial.clean[material], Site(layer=layer, kind="z")
-            run = self.model.run(clean.tokens, mask=clean.mask, record=[site], logits="none", resume=clean)
-            self._clean_z[material, layer] = run[site]
+            clean, a = self.trial.clean[material], self.model.anatomy
+            little = clean.final.nbytes * a.layers * a.heads * a.d_head <= KEPT_BYTES * a.d_model
+            sites = [Site(layer=one, kind="z") for one in (range(a.layers) if little else [layer])]
+            run = self.model.run(clean.tokens, mask=clean.mask, record=sites, logits="none", resume=clean)
+            self._clean_z = {(material, site.layer or 0): run[site] for site in sites}
         return self._clean_z[material, layer]
 
 

@@ -68,12 +68,23 @@ class Bench:
         return necessity(mine[units], theirs[:, units], strata, overlap=overlap)
 
     def selectivity(self, pair: Pair, controls: Sequence[Pair], harm: Harm, seed: int) -> Selectivity:
-        """Test the harm of one ablation against its harm where the behaviour does not apply."""
+        """Test the harm of one ablation against its harm where the behaviour does not apply.
+
+        What controls harm there can only raise the limit: they are run where the verdict depends on it.
+        """
         here, outside = self.harm(pair, harm.nats), self.harm(pair, harm.elsewhere)
         units, strata = self.measured(here, harm.nats)
         others, their_strata = self.measured(outside, harm.elsewhere)
-        of_controls = np.array([self.harm(control, harm.elsewhere)[others].mean() for control in controls])
-        return selectivity(here[units], strata, outside[others], their_strata, of_controls, seed)
+
+        def against(of_controls: Array) -> Selectivity:
+            return selectivity(here[units], strata, outside[others], their_strata, of_controls, seed)
+
+        strict = against(np.zeros(1))
+        if strict.verdict == "pass" or strict.ratio_low < CONSTANTS.selectivity_ratio and strict.verdict == "not decided":
+            return strict
+        if strict.ratio_high < CONSTANTS.selectivity_ratio:
+            return strict
+        return against(np.array([self.harm(control, harm.elsewhere)[others].mean() for control in controls]))
 
     def measured(self, harm: Array, metric: str) -> tuple[NDArray[np.bool_], list[str]]:
         """The units that have the metric, and their strata; all where hardly any has: their NaN decides nothing."""

@@ -101,7 +101,7 @@ def _necessity_rows(one: Try, q: float) -> list[Finding]:
         rows.append(_necessity_row(one, "marginal_harm" if one.group else "harm", one.compared, q=q, note=one.note))
     if one.group is not None:
         q_here, target = (None if rows else q), one.group.names
-        rows.append(_necessity_row(one, "joint_harm", one.group.compared, q=q_here, note="", target=target))
+        rows.append(_necessity_row(one, "joint_harm", one.group.compared, q=q_here, note=one.group.note, target=target))
     return rows
 
 

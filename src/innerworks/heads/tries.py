@@ -80,6 +80,7 @@ class Group:
     harm: Harm
     compared: Compared
     extra: tuple[Control, ...]
+    note: str = ""  # how the control groups were drawn
 
     @property
     def members(self) -> Heads:
@@ -124,12 +125,13 @@ def group_of(labels: Sequence[Label], bench: Bench, rng: np.random.Generator) ->
     top, pair = max(layer for layer, _ in heads), (frozenset[Head | Rotated](heads), NOTHING)
     harm = harm_of(labels[0].behaviour, top, bench.watchers)
     removed = bench.removed[material_of(harm.metric)]
-    groups, overlap = control_groups(heads, bench.suspects, removed.shape[1], rng)
-    if len(groups) < CONSTANTS.controls:
+    layers, per_layer = removed.shape
+    drawn = control_groups(heads, bench.suspects, (layers, per_layer), rng)
+    if drawn is None:
         return None
-    compared = compare(pair, [(one, NOTHING) for one in groups], harm, bench, overlap=overlap)
+    compared = compare(pair, [(one, NOTHING) for one in drawn.groups], harm, bench, overlap=drawn.overlap)
     extra = matched(heads, bench.suspects, removed, highest=_highest(harm, top))
-    return Group(labels=strongest, harm=harm, compared=compared, extra=extra)
+    return Group(labels=strongest, harm=harm, compared=compared, extra=extra, note=drawn.note)
 
 
 def part(label: Label, group: Group, bench: Bench) -> Try:
