@@ -12,19 +12,20 @@ mistake. Nor is what a decoy truly is: a head that copies from a fixed distance 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from scipy.special import betaincinv
 
 from innerworks.findings import Finding
 from innerworks.heads import KINDS
 from innerworks.model import Model
 from innerworks.phantoms.build import Phantom, build
 from innerworks.phantoms.kits import KITS, kit_of
+from innerworks.phantoms.recall import PLAIN, Recall
 from innerworks.phantoms.stream import Architecture
 from innerworks.scan import Step
 from innerworks.scan.engine import begin, observe
@@ -53,34 +54,6 @@ SHORT = {
     "copy_suppression": "suppr",
     "successor": "succ",
 }
-PLAIN: dict[str, Any] = {"title_justify": "left", "box": None, "pad_edge": False}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recall:
-    """How many of the planted heads of a kind were labelled as such, with the exact 95 % interval (Clopper and Pearson 1934)."""
-
-    found: int
-    planted: int
-
-    @property
-    def value(self) -> float:
-        """Share found."""
-        return self.found / self.planted
-
-    @property
-    def low(self) -> float:
-        """Lower end."""
-        return float(betaincinv(self.found, self.planted - self.found + 1, 0.025)) if self.found else 0.0
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-        return float(betaincinv(self.found + 1, self.planted - self.found, 0.975)) if self.found < self.planted else 1.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return {"found": self.found, "planted": self.planted, "recall": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +129,15 @@ def calibrate(
 ) -> Calibration:
     """Scan `draws` phantoms of each architecture and kit. causal: try the rungs above the first, too."""
     count = _Count()
+<<<<<<< HEAD
     wanted: list[tuple[str, Architecture, int]] = [
         (kit, architecture, seed + draw) for kit in kits for draw in range(draws) for architecture in architectures
     ]
     for done, (kit, architecture, draw) in enumerate(wanted, start=1):
+=======
+    wanted = list(product(kits, range(seed, seed + draws), architectures))
+    for done, (kit, draw, architecture) in enumerate(wanted, start=1):
+>>>>>>> phantoms
         phantom = build(architecture, seed=draw, amplitude=amplitude, noise=noise, kit=kit)
         count.add(phantom, scan_phantom(phantom, causal=causal))
         progress(Step(stage="phantoms", done=done, total=len(wanted), unit="phantoms"))
