@@ -129,15 +129,8 @@ def calibrate(
 ) -> Calibration:
     """Scan `draws` phantoms of each architecture and kit. causal: try the rungs above the first, too."""
     count = _Count()
-<<<<<<< HEAD
-    wanted: list[tuple[str, Architecture, int]] = [
-        (kit, architecture, seed + draw) for kit in kits for draw in range(draws) for architecture in architectures
-    ]
-    for done, (kit, architecture, draw) in enumerate(wanted, start=1):
-=======
     wanted = list(product(kits, range(seed, seed + draws), architectures))
     for done, (kit, draw, architecture) in enumerate(wanted, start=1):
->>>>>>> phantoms
         phantom = build(architecture, seed=draw, amplitude=amplitude, noise=noise, kit=kit)
         count.add(phantom, scan_phantom(phantom, causal=causal))
         progress(Step(stage="phantoms", done=done, total=len(wanted), unit="phantoms"))

@@ -163,12 +163,8 @@ def about_to_be_predicted(stream: Stream, amplitude: float, *, predicted: float,
     """Look at earlier copies of the token that the stream is about to predict, and write its code times `turn`.
 
     The query reads `output`, where earlier heads have put what they predict, `predicted` times a unit code; the key reads the
-    <<<<<<< HEAD
-    token. A negative turn makes a copy-suppression head (McDougall et al. 2023, arXiv:2310.04625), a positive one a decoy.
-    =======
     token. With a negative turn it is a copy-suppression head (McDougall et al. 2023, arXiv:2310.04625), with a positive one its
     decoy.
-    >>>>>>> phantoms
     """
     match = ("output", "token", MATCH / predicted)
     query, key = attend(stream, match=match, level=MATCH, first=-confidence(amplitude))
