@@ -88,10 +88,11 @@ def plan(
     """Choose the controls of a receiver and its senders."""
     controls = matched(senders, suspects, removed, highest=receiver[0] - 1)
     rng = np.random.default_rng([seed, *receiver])
-    groups, overlap = control_groups(senders, suspects, removed.shape[1], rng)
-    chosen: list[tuple[Sender, ...]] = [tuple(sorted(group)) for group in groups]
-    if len(chosen) < CONSTANTS.controls:
+    drawn = control_groups(senders, suspects, (receiver[0], removed.shape[1]), rng)  # of layers below the receiver
+    if drawn is None:
         chosen, overlap = [_turned(senders, draw) for draw in range(CONSTANTS.controls)], 1.0
+    else:
+        chosen, overlap = [tuple(sorted(group)) for group in drawn.groups], drawn.overlap
     differ = {how_matched(head, controls, removed) for head in senders} - {""}
     return Plan(
         receiver=receiver,
