@@ -1,5 +1,6 @@
 """Heads of every kit do what their kit says: where they look, what they write, and what is lost without them."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,8 @@ from innerworks.phantoms.kits import KITS
 from innerworks.phantoms.places import draw_places
 from innerworks.phantoms.rotation import rotated
 from innerworks.phantoms.words import ORDERED
+from innerworks.text.syntax import token_arcs, trees_of
+from innerworks.text.trees import fault_of
 from planted import documents, losses, patterns, phantom, place, silence
 
 ARCHITECTURES = ("gpt2", "llama")
@@ -147,3 +150,40 @@ def test_copy_suppression_undoes_what_the_stream_predicts_and_no_more() -> None:
         difference = silence(made.hf, site)(tokens).logits - made.hf(tokens).logits
     rise = difference.gather(2, predicted[:, :, None])[:, 16:, 0]
     assert rise.mean() > 3 and difference[:, 16:].mean().abs() < 1
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_syntactic_heads_find_what_stands_in_their_relation_and_no_offset_does(architecture: str) -> None:
+    made = phantom(architecture, 0, kit="sentences")
+    right, arcs, best = {"nsubj<": 0, "obj": 0}, {"nsubj<": 0, "obj": 0}, {"nsubj<": Counter(), "obj": Counter()}
+    for document in made.corpus(8):
+        encoded = made.tokenizer(document.text, return_offsets_mapping=True)
+        tokens = torch.tensor([encoded["input_ids"]])
+        pattern = patterns(made.hf, tokens)[0]
+        for arc in (one for one in token_arcs(document.trees, encoded["offset_mapping"]) if one.relation in right):
+            layer, head = place(made.truth[f"syntactic:{arc.relation}"][0])
+            looked = int(pattern[layer, head, arc.query, 1:].argmax()) + 1
+            right[arc.relation] += any(start <= looked < end for start, end in arc.targets)
+            arcs[arc.relation] += 1
+            best[arc.relation].update(arc.query - start for start, _ in arc.targets)
+    for relation, count in arcs.items():
+        assert count > 30 and right[relation] / count > 0.95, (relation, right, arcs)
+        assert best[relation].most_common(1)[0][1] / count < 0.6
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_domain_head_matters_in_its_domain_alone_and_its_decoy_in_both(architecture: str) -> None:
+    made = phantom(architecture, 0, kit="sentences")
+    tokens, domains = documents(made, n=12), [document.domain for document in made.corpus(12, words=160)]
+    at_home = torch.tensor([domain == "hill" for domain in domains])
+    clean = losses(made.hf, tokens)
+    for site, everywhere in ((made.truth["domain:hill"][0], False), (made.decoys["everywhere"], True)):
+        harm = (losses(silence(made.hf, site), tokens) - clean).mean(dim=1)
+        assert harm[at_home].mean() > 0.05
+        assert (harm[~at_home].mean() > 0.05) == everywhere
+
+
+def test_documents_of_sentences_have_trees_of_their_text() -> None:
+    for document in phantom("gpt2", 0, kit="sentences").corpus(4):
+        assert trees_of(document) == document.trees and len(document.trees) > 5
+        assert all(fault_of(tree.heads) is None for tree in document.trees)
