@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from innerworks.show.behaviours import behaviour_of
-from innerworks.show.figures.heads import FAINT, _faded, _plain
+from innerworks.show.figures.heads import FAINT, _faded, plain
 
 ACROSS = 4  # panels side by side
 AXES = {"amplitude": ("strength", "log"), "noise": ("noise", "linear")}
@@ -43,7 +43,7 @@ def recall(rows: Sequence[Mapping[str, Any]], *, over: str = "amplitude") -> go.
         figure.update_xaxes(title=name, row=down, col=column)
     figure.update_yaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 0.9, 1], showgrid=False)
     figure.update_annotations(font={"size": 11})
-    _plain(figure, height=120 * down + 80)
+    plain(figure, height=120 * down + 80)
     return figure.update_layout(showlegend=False, margin={"t": 28})
 
 
