@@ -12,7 +12,7 @@ each part has the key head to itself; its neighbour is a random query on the par
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,8 @@ def build(architecture: Architecture, *, seed: int, amplitude: float = 1.0, nois
         raise UsageError(f"architecture={architecture!r}: one of {', '.join(FAMILIES)}.")
     if not 0 < amplitude <= 1 or not noise >= 0:
         raise UsageError(f"amplitude={amplitude}, noise={noise}: amplitude lies in (0, 1], and noise is 0 or more.")
-    family, chosen = FAMILIES[architecture], kit_of(kit)
+    chosen = kit_of(kit)
+    family = replace(FAMILIES[architecture], neurons=FAMILIES[architecture].neurons + chosen.neurons)
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     vocabulary = make_vocabulary(rng, chosen.language)
     tokenizer = make_tokenizer(vocabulary)

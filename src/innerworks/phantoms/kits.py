@@ -109,6 +109,7 @@ class Kit:
     sorts: Callable[[Vocabulary], Mapping[int, str]] = lambda vocabulary: {}
     foretold: Callable[[Vocabulary], Sequence[int]] = lambda vocabulary: [vocabulary.particle_id]
     write: Write = plain_documents
+    neurons: int = 0
     depth: str = "quick"
 
 
@@ -255,6 +256,7 @@ WRITING = Kit(
     language=Language(lists=True),
     sorts=_ordinals,
     foretold=lambda vocabulary: [],
+    neurons=32,
     depth="standard",
 )
 
