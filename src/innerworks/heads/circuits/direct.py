@@ -129,7 +129,7 @@ class DirectEffect:
         output = self.model.weights.W_O(layer, fold=True).to(self._toward)
         read = torch.einsum("bkd,hed->bkhe", self._toward, output)
         sides = [read, *(read.roll(-step, dims=0) for step in PARTNERS)]  # partners are documents of the same batch
-        added = torch.stack([(one * values).sum(dim=-1).mT for one in sides], dim=1)
+        added = torch.stack([(one * values.to(read)).sum(dim=-1).mT for one in sides], dim=1)
         added[..., 0] = 0.0
         return added
 
