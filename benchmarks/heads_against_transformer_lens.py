@@ -119,7 +119,7 @@ def eigenvalues(model):  # noqa: ANN001, ANN201
     nothing = torch.zeros(model.anatomy.d_model)
 
     def over(reads, columns):  # noqa: ANN001, ANN202 - of a block: rows of E for layer 0 and for later layers; columns of U
-        both = [sum(columns(ids) @ reads(one)[which] for ids, one in vocabulary) for which in (0, 1)]
+        both = [sum((columns(ids) @ reads(one)[which] for ids, one in vocabulary), torch.zeros(())) for which in (0, 1)]
         return Bridge(first=both[0], later=both[1], first_mean=nothing, later_mean=nothing)
 
     def raw(one):  # noqa: ANN001, ANN202

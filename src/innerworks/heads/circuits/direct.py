@@ -85,11 +85,9 @@ class DirectEffect:
         return {"direct": zeros(units, 2, anatomy.layers, anatomy.heads), "rows": zeros(units)}
 
     def begin_batch(self, batch: TextBatch) -> None:
-        """Look up what raises each token, and those of the partners; choose the rows that a unit and its partner both have."""
+        """Look up what raises each token; choose the rows that a unit and its partner both have."""
         first = batch.tokens[:, :LONGEST]
-        sides = [first, *(first.roll(-step, dims=0) for step in PARTNERS)]
-        columns = [unembedding(self.model, tokens.flatten()).mT - self._mean for tokens in sides]
-        self._toward = torch.stack([one.unflatten(0, first.shape) for one in columns], dim=1)  # batch side key d_model
+        self._toward = (unembedding(self.model, first.flatten()).mT - self._mean).unflatten(0, first.shape)  # batch key d_model
         counted = torch.arange(first.shape[1], device=batch.mask.device) >= CONSTANTS.first_row
         self._rows = [_shared_rows(batch, step)[:, :LONGEST] & counted for step in PARTNERS]
         self._seen: dict[int, list[Tensor]] = {}  # layer -> blocks of [batch, side, head, query]
@@ -127,10 +125,11 @@ class DirectEffect:
         """Nothing to fix by hand: candidates are a function of discovery's sums."""
 
     def _per_key(self, layer: int, values: Float[Tensor, "batch seq head d_head"]) -> Float[Tensor, "batch side head seq"]:
-        """What full attention to each position would add to the logit of its token, before the final scale."""
+        """What full attention to each position would add to the logit of its token, or of a partner's, before the final scale."""
         output = self.model.weights.W_O(layer, fold=True).to(self._toward)
-        read = torch.einsum("bskd,hed->bskhe", self._toward, output)
-        added = torch.einsum("bskhe,bkhe->bshk", read, values.to(read))
+        read = torch.einsum("bkd,hed->bkhe", self._toward, output)
+        sides = [read, *(read.roll(-step, dims=0) for step in PARTNERS)]  # partners are documents of the same batch
+        added = torch.stack([(one * values.to(read)).sum(dim=-1).mT for one in sides], dim=1)
         added[..., 0] = 0.0
         return added
 
