@@ -28,6 +28,20 @@ def of_sinks(rows: "polars.DataFrame") -> "polars.DataFrame":
     return rows.filter(pl.col("note").str.contains("a labelled sink"))
 
 
+def to_the_head(rows: "polars.DataFrame") -> "polars.DataFrame":
+    """Only looks along a syntactic relation from the dependent to its head: `syntactic:obj`."""
+    import polars as pl
+
+    return rows.filter(~pl.col("behaviour").str.ends_with("<"))
+
+
+def to_dependents(rows: "polars.DataFrame") -> "polars.DataFrame":
+    """Only looks from the head to its dependents: `syntactic:nsubj<`."""
+    import polars as pl
+
+    return rows.filter(pl.col("behaviour").str.ends_with("<"))
+
+
 ATTENTION = (
     Claim(
         id="A1",
@@ -60,6 +74,8 @@ ATTENTION = (
         citation="Clark et al. 2019, arXiv:1906.04341; Voita et al. 2019, arXiv:1905.09418",
         clauses=(
             some("heads that find a relation better than the best fixed offset", "syntactic:"),
+            more("from a word to the one it depends on", "syntactic:", "attention", which=to_the_head),
+            more("and from a word to those that depend on it", "syntactic:", "attention", which=to_dependents),
             some("one of them is necessary for agreement", "syntactic:", rung=2),
         ),
     ),
@@ -103,11 +119,12 @@ ATTENTION = (
         citation="Elhage et al. 2021, transformer-circuits.pub/2021/framework; Olsson et al. 2022, arXiv:2209.11895",
         clauses=(
             more(
-                "without an earlier head's output in its keys alone, an induction head loses its match",
+                "without a previous-token head's output in its keys alone, an induction head loses its match",
                 "induction",
                 "k_composition",
             ),
-            more("and most of it", "induction", "k_composition_share"),
+            more("more than without it in its queries", "induction", "k_over_q"),
+            more("it loses most of it", "induction", "k_composition_share"),
             more("path patching agrees", "induction", "path_patching"),
         ),
     ),

@@ -3,6 +3,7 @@
 1. Each document is cut into windows of at most `window` tokens, each opened as the tokenizer opens a text (its BOS, if any).
 2. Units (documents, sequences) are dealt to a discovery and a confirmation half within their stratum.
 3. A batch holds windows of one stratum and half. Its neighbours are what the pattern swap compares a document with.
+4. Where the syntax of a document is known, each window carries the arcs among its own tokens (`syntax.py`).
 """
 
 from collections import defaultdict
@@ -19,6 +20,8 @@ from innerworks.stats import CONSTANTS, Half, deal_halves
 from innerworks.text.corpus import Corpus
 from innerworks.text.pieces import kind_of_each_token, word_of_each_token
 from innerworks.text.repeats import LENGTH, ordinary_tokens, random_repeats
+from innerworks.text.syntax import Arc, token_arcs, trees_of
+from innerworks.text.trees import Tree
 
 WINDOW = 256  # tokens
 SHORTEST = 32  # tokens: a last window with fewer is left out, unless it is the only one
@@ -45,6 +48,7 @@ class Window:
     words: tuple[int | None, ...]  # the word each token is a piece of
     kinds: tuple[str | None, ...]  # letter, digit or other, by the token's first visible character
     alike: int
+    arcs: tuple[Arc, ...] = ()  # along syntactic relations, between its tokens; none where its syntax is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class TextBatch:
     material: str
     stratum: str
     half: Half
+    arcs: tuple[tuple[Arc, ...], ...]  # of each row
 
     @property
     def size(self) -> int:
@@ -117,6 +122,7 @@ def batch_of(windows: Sequence[Window], material: str, stratum: str, half: Half)
         material=material,
         stratum=stratum,
         half=half,
+        arcs=tuple(tuple(arc for arc in one.arcs if arc.query < len(one.tokens)) for one in windows),  # some are cut short
     )
 
 
@@ -177,16 +183,17 @@ def _documents(
     rank: dict[int, int] = defaultdict(int)  # windows of a unit so far: neighbours in a batch are of different units
     for document in corpus.documents:
         unit = number[document.unit]
-        for tokens, words, kinds in _windows(document.text, tokenizer, opening, window):
-            by_rank.append((rank[unit], unit, Window(unit=unit, tokens=tokens, words=words, kinds=kinds, alike=unit)))
+        for one in _windows(document.text, trees_of(document), tokenizer, opening, window):
+            by_rank.append((rank[unit], unit, replace(one, unit=unit, alike=unit)))
             rank[unit] += 1
     by_rank.sort(key=lambda entry: entry[:2])
     return units, [entry[2] for entry in by_rank]
 
 
 def _windows(
-    text: str, tokenizer: PreTrainedTokenizerBase, opening: tuple[int, ...], window: int
-) -> Iterator[tuple[tuple[int, ...], tuple[int | None, ...], tuple[str | None, ...]]]:
+    text: str, trees: Sequence[Tree], tokenizer: PreTrainedTokenizerBase, opening: tuple[int, ...], window: int
+) -> Iterator[Window]:
+    """The windows of a text, of unit 0 as yet."""
     if not tokenizer.is_fast:
         raise TextError(
             f"{type(tokenizer).__name__} cannot say which characters its tokens cover (no offsets). "
@@ -201,7 +208,14 @@ def _windows(
         if start and len(ids[part]) < SHORTEST:
             return
         before = [None] * len(opening)
-        yield (*opening, *ids[part]), (*before, *words[part]), (*before, *kinds[part])
+        yield Window(
+            unit=0,
+            alike=0,
+            tokens=(*opening, *ids[part]),
+            words=(*before, *words[part]),
+            kinds=(*before, *kinds[part]),
+            arcs=token_arcs(trees, [*[(0, 0)] * len(opening), *places[part]]) if trees else (),
+        )
 
 
 def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
