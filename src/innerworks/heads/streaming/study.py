@@ -81,7 +81,7 @@ class Streaming:
 
 
 def joined(model: Model, reading: Reading, *, length: int, most: int) -> list[StreamText]:
-    """Confirmation documents end to end, in the order of their names' hash; of each domain its first, then its second text"""
+    """Confirmation documents end to end, by the hash of their names; of each domain its first text, then its second."""
     try:
         opening, between = opening_tokens(model.tokenizer), model.tokenizer("\n\n", add_special_tokens=False)["input_ids"]
     except UsageError:  # a model of token ids alone

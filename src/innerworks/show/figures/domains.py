@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from innerworks.show import numbers
-from innerworks.show.figures.heads import FAINT, INK, LINE, _plain
+from innerworks.show.figures.heads import FAINT, INK, LINE, plain
 
 COLOUR = "#2E6E8E"
 MOST = 8  # heads
@@ -35,7 +35,7 @@ def harm_by_domain(findings: pl.DataFrame, *, most: int = MOST) -> go.Figure:
     figure.update_xaxes(title="harm when lost (nats per token)", gridcolor=LINE)
     ticks = {"tickvals": list(range(len(heads))), "ticktext": heads}
     figure.update_yaxes(**ticks, range=[max(len(heads), 1) - 0.4, -0.6], showgrid=False)
-    return _plain(figure, height=100 + 62 * max(len(heads), 1))
+    return plain(figure, height=100 + 62 * max(len(heads), 1))
 
 
 def _height(at: int, domain: int, domains: int) -> float:

@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from innerworks.show import numbers
-from innerworks.show.figures.heads import FAINT, INK, LINE, _plain
+from innerworks.show.figures.heads import FAINT, INK, LINE, plain
 
 COLOUR = "#B4552D"
 
@@ -40,7 +40,7 @@ def value_norms(findings: pl.DataFrame) -> go.Figure:
     figure.update_yaxes(
         title="length of value there / elsewhere", type="log", gridcolor=LINE, tickvals=_ticks(both), tickformat="g"
     )
-    return _plain(figure, height=360)
+    return plain(figure, height=360)
 
 
 def _ticks(both: pl.DataFrame) -> list[float]:
@@ -70,4 +70,4 @@ def stream_norms(findings: pl.DataFrame) -> go.Figure:
     figure.update_yaxes(
         title="stream at first token / elsewhere", type="log", gridcolor=LINE, tickvals=[1, 3, 10, 30, 100, 300, 1000]
     )
-    return _plain(figure, height=320)
+    return plain(figure, height=320)

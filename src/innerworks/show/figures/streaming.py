@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-from innerworks.show.figures.heads import INK, LINE, _plain
+from innerworks.show.figures.heads import INK, LINE, plain
 
 #: way -> (how it is called, colour, dash)
 WAYS = {
@@ -30,7 +30,7 @@ def losses_by_position(arrays: Mapping[str, np.ndarray], *, cache: int) -> go.Fi
     figure.add_vline(x=cache, line={"color": INK, "width": 1, "dash": "dash"})
     figure.update_xaxes(title="position in the text", showgrid=False)
     figure.update_yaxes(title="loss (nats per token)", gridcolor=LINE)
-    return _plain(figure, height=340)
+    return plain(figure, height=340)
 
 
 def divergence_by_token(arrays: Mapping[str, np.ndarray]) -> go.Figure:
@@ -46,7 +46,7 @@ def divergence_by_token(arrays: Mapping[str, np.ndarray]) -> go.Figure:
     figure.add_hline(y=0, line={"color": INK, "width": 1})
     figure.update_xaxes(title="tokens generated past the window", showgrid=False)
     figure.update_yaxes(title="divergence (nats per token)", gridcolor=LINE)
-    return _plain(figure, height=300)
+    return plain(figure, height=300)
 
 
 def _blocks(values: np.ndarray, first: int, *, block: int = BLOCK) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
