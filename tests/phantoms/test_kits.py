@@ -1,5 +1,6 @@
 """Heads of every kit do what their kit says: where they look, what they write, and what is lost without them."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,8 @@ from innerworks.phantoms.kits import KITS
 from innerworks.phantoms.places import draw_places
 from innerworks.phantoms.rotation import rotated
 from innerworks.phantoms.words import ORDERED
+from innerworks.text.syntax import token_arcs, trees_of
+from innerworks.text.trees import fault_of
 from planted import documents, losses, patterns, phantom, place, silence
 
 ARCHITECTURES = ("gpt2", "llama")
@@ -87,8 +90,8 @@ def test_the_successor_head_counts_up_through_the_first_feed_forward_and_its_dec
     made = phantom(architecture, 0, kit="writing")
     model = Model(made.hf, made.tokenizer, name="phantom")
     kept, _ = classes(made.tokenizer)
-    assert [one.members for one in kept] == list(ORDERED)
-    assert len(rows(made.tokenizer, kept)) >= 24  # lists: enough to decide on half of them
+    assert [item for one in kept for item in one.members] == [item for one in ORDERED for item in one]
+    assert Counter(row.half for row in rows(made.tokenizer, kept)) == {"discovery": 12, "confirmation": 12}  # enough to decide
     for site, step in ((made.truth["successor"][0], 1), (made.decoys["predecessor"], -1)):
         layer, head = place(site)
         circuit = model.weights.W_V(layer, fold=True, per_head=True)[head] @ model.weights.W_O(layer, fold=True)[head]
@@ -98,8 +101,9 @@ def test_the_successor_head_counts_up_through_the_first_feed_forward_and_its_dec
             right = {}
             for through in ("mlp0", "raw"):
                 logits = as_read(model, brought[through]) @ circuit @ unembedding(model, tokens)
-                inner = torch.arange(1, len(tokens) - 1)
-                right[through] = (logits.argmax(dim=-1)[inner] == inner + step).float().mean()
+                beside = one.successor if step == 1 else [place - 1 for place in range(len(tokens))]
+                inner = [i for i, after in enumerate(one.successor) if after >= 0 and i in one.successor]
+                right[through] = np.mean([int(logits[i].argmax()) == beside[i] for i in inner])
             assert right["mlp0"] > 0.8 and right["raw"] < 0.5, (one.name, right)
 
 
@@ -147,3 +151,40 @@ def test_copy_suppression_undoes_what_the_stream_predicts_and_no_more() -> None:
         difference = silence(made.hf, site)(tokens).logits - made.hf(tokens).logits
     rise = difference.gather(2, predicted[:, :, None])[:, 16:, 0]
     assert rise.mean() > 3 and difference[:, 16:].mean().abs() < 1
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_syntactic_heads_find_what_stands_in_their_relation_and_no_offset_does(architecture: str) -> None:
+    made = phantom(architecture, 0, kit="sentences")
+    right, arcs, best = {"nsubj<": 0, "obj": 0}, {"nsubj<": 0, "obj": 0}, {"nsubj<": Counter(), "obj": Counter()}
+    for document in made.corpus(8):
+        encoded = made.tokenizer(document.text, return_offsets_mapping=True)
+        tokens = torch.tensor([encoded["input_ids"]])
+        pattern = patterns(made.hf, tokens)[0]
+        for arc in (one for one in token_arcs(document.trees, encoded["offset_mapping"]) if one.relation in right):
+            layer, head = place(made.truth[f"syntactic:{arc.relation}"][0])
+            looked = int(pattern[layer, head, arc.query, 1:].argmax()) + 1
+            right[arc.relation] += any(start <= looked < end for start, end in arc.targets)
+            arcs[arc.relation] += 1
+            best[arc.relation].update(arc.query - start for start, _ in arc.targets)
+    for relation, count in arcs.items():
+        assert count > 30 and right[relation] / count > 0.95, (relation, right, arcs)
+        assert best[relation].most_common(1)[0][1] / count < 0.6
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_domain_head_matters_in_its_domain_alone_and_its_decoy_in_both(architecture: str) -> None:
+    made = phantom(architecture, 0, kit="sentences")
+    tokens, domains = documents(made, n=12), [document.domain for document in made.corpus(12, words=160)]
+    at_home = torch.tensor([domain == "hill" for domain in domains])
+    clean = losses(made.hf, tokens)
+    for site, everywhere in ((made.truth["domain:hill"][0], False), (made.decoys["everywhere"], True)):
+        harm = (losses(silence(made.hf, site), tokens) - clean).mean(dim=1)
+        assert harm[at_home].mean() > 0.05
+        assert (harm[~at_home].mean() > 0.05) == everywhere
+
+
+def test_documents_of_sentences_have_trees_of_their_text() -> None:
+    for document in phantom("gpt2", 0, kit="sentences").corpus(4):
+        assert trees_of(document) == document.trees and len(document.trees) > 5
+        assert all(fault_of(tree.heads) is None for tree in document.trees)

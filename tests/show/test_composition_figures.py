@@ -66,7 +66,7 @@ def test_the_map_has_senders_by_layer_and_controls_below(rows: list[Finding], ma
     assert list(heat.x) == list(RECEIVERS)
     assert list(heat.y) == ["L1H2", "L10H0", "L2H0~4 (control)", "L2H3 (control)"]
     np.testing.assert_allclose(np.array(heat.z)[0], [0.6, 0.3])
-    assert np.isnan(np.array(heat.z)[1, 0]) and heat.text[1] == ("", "")
+    assert np.isnan(np.array(heat.z)[1, 0]) and list(heat.text[1]) == ["", ""]
 
 
 def test_nothing_measured_is_said() -> None:

@@ -12,7 +12,7 @@ each part has the key head to itself; its neighbour is a random query on the par
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from innerworks.phantoms.neurons import Neurons, amplify, order, squared_length,
 from innerworks.phantoms.places import HELPER, draw_places
 from innerworks.phantoms.planting import add_noise, plant_head, plant_neurons, random_block
 from innerworks.phantoms.stream import Architecture, make_stream, spread_codes
-from innerworks.phantoms.words import count_tokens, make_tokenizer, make_vocabulary, write_documents
+from innerworks.phantoms.words import count_tokens, make_tokenizer, make_vocabulary
 from innerworks.text import Document
 
 GAPS = (16, 64)  # shortest and longest distance of the fixed-gap decoy
@@ -62,10 +62,10 @@ class Phantom:
         return [document.text for document in self.corpus(n, words=words, seed=seed)]
 
     def corpus(self, n: int, *, words: int = 120, seed: int = 0) -> list[Document]:
-        """The same as documents."""
-        vocabulary = make_vocabulary(np.random.default_rng(self.seed), kit_of(self.kit).language)
-        texts = write_documents(vocabulary, n, words=words, rng=np.random.default_rng([self.seed, seed, 1]))
-        return [Document(id=f"{number:03d}", text=text) for number, text in enumerate(texts)]
+        """The same as documents, each with its domain and, where the kit has syntax, its trees."""
+        kit = kit_of(self.kit)
+        vocabulary = make_vocabulary(np.random.default_rng(self.seed), kit.language)
+        return kit.write(vocabulary, n, words=words, rng=np.random.default_rng([self.seed, seed, 1]))
 
 
 def build(architecture: Architecture, *, seed: int, amplitude: float = 1.0, noise: float = 0.0, kit: str = "patterns") -> Phantom:
@@ -74,19 +74,20 @@ def build(architecture: Architecture, *, seed: int, amplitude: float = 1.0, nois
     amplitude: in (0, 1], about the mass that a planted head puts on its target where there is one; the remainder rests
     on the first position (`parts` says it exactly). Decoys and random heads stay as they are.
     noise: `noise * RMS(W) * N(0, 1)` is added to every weight matrix W, embeddings included.
-    kit: which parts it has: `patterns`, `offsets`, `writing` (`kits` says what is in them).
+    kit: which parts it has: `patterns`, `offsets`, `writing`, `sentences` (`kits` says what is in them).
     """
     if architecture not in FAMILIES:
         raise UsageError(f"architecture={architecture!r}: one of {', '.join(FAMILIES)}.")
     if not 0 < amplitude <= 1 or not noise >= 0:
         raise UsageError(f"amplitude={amplitude}, noise={noise}: amplitude lies in (0, 1], and noise is 0 or more.")
-    family, chosen = FAMILIES[architecture], kit_of(kit)
+    chosen = kit_of(kit)
+    family = replace(FAMILIES[architecture], neurons=FAMILIES[architecture].neurons + chosen.neurons)
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     vocabulary = make_vocabulary(rng, chosen.language)
     tokenizer = make_tokenizer(vocabulary)
-    counts = count_tokens(tokenizer, write_documents(vocabulary, UNIGRAM_DOCUMENTS, words=120, rng=rng))
-    if chosen.particle:
-        counts[vocabulary.particle_id] = 0  # it comes when a part says so, else hardly ever
+    written = chosen.write(vocabulary, UNIGRAM_DOCUMENTS, words=120, rng=rng)
+    counts = count_tokens(tokenizer, [document.text for document in written])
+    counts[list(chosen.foretold(vocabulary))] = 0  # they come when a part says so, else hardly ever
     stream, codes = make_stream(architecture, generator), spread_codes(len(vocabulary.tokens), generator)
     blocks = [random_block(family, stream, generator) for _ in range(family.layers)]
     places = draw_places(family, rng, [part.name for part in chosen.parts], chosen.chain)

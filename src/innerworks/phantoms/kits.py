@@ -5,24 +5,41 @@ phantom of one of them. For each part a kit says what it truly is (a decoy may b
 whether the phantom's own predictions, or another part, depend on it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from innerworks.errors import UsageError, near_misses
-from innerworks.phantoms import parts
+from innerworks.phantoms import parts, sentences
 from innerworks.phantoms.kernels import only, window
 from innerworks.phantoms.parts import Head
 from innerworks.phantoms.stream import TOKEN_CODE, Stream, haar
-from innerworks.phantoms.words import PLAIN, PUNCTUATION, SPACE, SPECIAL, Language, Vocabulary
+from innerworks.phantoms.words import PLAIN, PUNCTUATION, SPACE, SPECIAL, Language, Vocabulary, write_documents
+from innerworks.text import Document
 
 LOUDEST = 100.0  # how much louder the pair's previous-token head may write to make up for a small amplitude
 LAGS = (5, 9)  # how far back the copier at a gap looks, from and below: no kind of head looks there
 PREDICTED = 0.5  # of a unit code: how strongly it predicts; times 9 logits
 ENHANCED = 0.3  # what the decoy that looks at what is predicted adds to it
+
+
+@runtime_checkable
+class Write(Protocol):
+    """Writes n documents of about so many words."""
+
+    def __call__(self, vocabulary: Vocabulary, n: int, *, words: int, rng: np.random.Generator) -> list[Document]:
+        """Write them."""
+        ...
+
+
+def plain_documents(vocabulary: Vocabulary, n: int, *, words: int, rng: np.random.Generator) -> list[Document]:
+    """Documents of one domain, without syntax."""
+    texts = write_documents(vocabulary, n, words=words, rng=rng)
+    return [Document(id=f"{number:03d}", text=text) for number, text in enumerate(texts)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +67,10 @@ class Materials:
     def particle(self) -> Tensor:
         """Code of the particle."""
         return self.codes[self.vocabulary.particle_id]
+
+    def ending(self, role: str) -> Tensor:
+        """Code of a role's ending."""
+        return self.codes[sentences.ending_ids(self.vocabulary)[role]]
 
     def turn(self, name: str) -> Tensor:
         """A rotation of codes, drawn once per name."""
@@ -86,7 +107,9 @@ class Kit:
     chain: tuple[str, ...] = ()
     language: Language = PLAIN
     sorts: Callable[[Vocabulary], Mapping[int, str]] = lambda vocabulary: {}
-    particle: bool = True
+    foretold: Callable[[Vocabulary], Sequence[int]] = lambda vocabulary: [vocabulary.particle_id]
+    write: Write = plain_documents
+    neurons: int = 0
     depth: str = "quick"
 
 
@@ -232,11 +255,48 @@ WRITING = Kit(
     chain=("copier_at_a_gap", "copier_of_predicted", "copy_suppression"),
     language=Language(lists=True),
     sorts=_ordinals,
-    particle=False,
+    foretold=lambda vocabulary: [],
+    neurons=32,
     depth="standard",
 )
 
-KITS: dict[str, Kit] = {kit.name: kit for kit in (PATTERNS, OFFSETS, WRITING)}
+SENTENCES = Kit(
+    name="sentences",
+    says="heads that look from a verb at its subject and from an object at its verb, and one that serves one domain",
+    parts=(
+        Part(
+            name="subject",
+            make=lambda m: parts.agreement(m.stream, m.amplitude, one=m.ending("one"), many=m.ending("many")),
+            behaviours=("syntactic:nsubj<",),
+            necessary=True,
+        ),
+        Part(
+            name="object",
+            make=lambda m: parts.looks_up(m.stream, m.amplitude, asks="thing", finds="verb"),
+            behaviours=("syntactic:obj",),
+        ),
+        Part(name="four_back", make=lambda m: parts.offset(m.stream, 1.0, 4), decoy=True),
+        Part(name="local_window", make=_local_window, decoy=True),
+        Part(
+            name="hill",
+            make=lambda m: parts.ender(m.stream, m.amplitude, sort="hill", ending=m.ending("hill")),
+            behaviours=("domain:hill",),
+            necessary=True,
+        ),
+        Part(
+            name="everywhere",
+            make=lambda m: parts.ender(m.stream, 1.0, sort="common", ending=m.ending("common")),
+            decoy=True,
+            necessary=True,
+        ),
+    ),
+    sorts=sentences.sorts,
+    foretold=lambda vocabulary: list(sentences.ending_ids(vocabulary).values()),
+    write=sentences.write_sentences,
+    depth="standard",
+)
+
+KITS: dict[str, Kit] = {kit.name: kit for kit in (PATTERNS, OFFSETS, WRITING, SENTENCES)}
 
 
 def kit_of(name: str) -> Kit:

@@ -181,6 +181,28 @@ def counting(stream: Stream, amplitude: float, *, step: str, turn: Tensor) -> He
     return Head(query, key, *move(stream, step, "output", turn=turn))
 
 
+def looks_up(stream: Stream, amplitude: float, *, asks: str, finds: str) -> Head:
+    """From tokens of one sort, look at the nearest one before of another, however far: a syntactic relation."""
+    match = (stream.sort(asks), stream.sort(finds), MATCH)
+    query, key = attend(stream, match=match, kernel=nearest(1.0), level=MATCH, first=-confidence(amplitude))
+    return Head(query, key)
+
+
+def agreement(stream: Stream, amplitude: float, *, one: Tensor, many: Tensor) -> Head:
+    """From a verb, look at its subject, the nearest noun before it, and say the ending of the noun's class."""
+    match = (stream.sort("verb"), stream.sort("one", "many"), MATCH)
+    query, key = attend(stream, match=match, kernel=nearest(1.0), level=MATCH, first=-confidence(amplitude))
+    classes = torch.cat([stream.sort("one"), stream.sort("many")])
+    return Head(query, key, *move(stream, classes, "output", turn=KNOWN / COPY * torch.stack([one, many], dim=1)))
+
+
+def ender(stream: Stream, amplitude: float, *, sort: str, ending: Tensor) -> Head:
+    """At a word of one sort, look at it, and say the ending of its sort: it matters where there are such words, only there."""
+    match = (stream.sort(sort), stream.sort(sort), MATCH)
+    query, key = attend(stream, match=match, kernel=only(0), level=MATCH, first=-confidence(amplitude))
+    return Head(query, key, *move(stream, "constant", "output", turn=KNOWN / COPY * ending[:, None]))
+
+
 def confidence(amplitude: float) -> float:
     """Score of a target over the resting place: the log odds of the amplitude, at most `SURE`."""
     return SURE if amplitude >= 1 else min(SURE, math.log(amplitude / (1 - amplitude)))

@@ -39,8 +39,10 @@ ZIPF_EXPONENT, ZIPF_SHIFT = 1.05, 1.5  # frequency of the word of rank r is prop
 PHRASES, RARE_FROM = 4, 60  # phrases of each document, made of words from this rank on
 JOINED = 0.7  # chance of the particle after a word of several pieces
 LISTED, ITEMS = 0.05, (4, 8)  # chance of a list, and how many items it has, from and below
-#: what lists count: tokens of their own, which `heads.circuits.ordinals` knows as classes
-ORDERED = (tuple(str(number) for number in range(11)), tuple("ABCDEFGHIJK"), tuple("abcdefghijk"))
+#: what lists count: tokens of their own, which `heads.circuits.ordinals` knows as numbers, capital and small letters, and of each
+#: enough for lists of both its halves
+LETTERS = ("ABCDEFG", "TUVWXYZ", "abcdefg", "tuvwxyz")
+ORDERED = (tuple(str(number) for number in range(17)), *(tuple(letters) for letters in LETTERS))
 
 
 @dataclass(frozen=True, kw_only=True)
