@@ -234,22 +234,38 @@ def test_what_was_saved_is_not_measured_again(tiny_hf: Any, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt_neox", "bloom", "mixtral"])
-def test_estimates_are_the_slope_of_the_loss(tiny_model: Any, family: str) -> None:
-    """Going one per cent of the way to the mean changes the loss by one per cent of the estimate."""
+def test_estimates_are_how_far_predictions_move(tiny_model: Any, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going a hundredth of the way to the mean moves predictions by a ten-thousandth of the estimate (of many draws)."""
     model, reading = tiny_model(family), reading_of(domains=2, per_domain=12, length=11)
+    monkeypatch.setattr("innerworks.heads.domains.screen.DRAWS", 300)
     batch = documents(reading, "discovery", tokens=9)[0]
-    assert batch.tokens.shape == (6, 9) and counted(batch).sum() == 6 * 7
+    rows = counted(batch)
+    assert batch.tokens.shape == (6, 9) and rows.sum() == 6 * 7
     mean = reference(model, given_of(model, reading).states["head_means"], "text").mean
     found = estimates(model, [batch], mean)
     clean = model.run(batch.tokens, mask=batch.mask, record="L1.z")
-    step, value = 0.01, clean["L1.z"].clone()
+    step, value = 0.05, clean["L1.z"].clone()
     value[:, 1:, 2] += step * (mean.values["z"][1, 2] - value[:, 1:, 2])
     edited = model.run(batch.tokens, mask=batch.mask, edit=iw.model.patch("L1.z", value))
-    after, before = (document_losses(model, one.final, batch).detach() for one in (edited, clean))
-    change = (after - before) / step
-    assert np.allclose(found[:, 1, 2], change.numpy(), atol=0.02 * np.abs(found).max() + 2e-3)
-    exact = harms(model, [batch], mean, [(1, 2), (1, 2, 0)])
-    assert exact.shape == (2, 6) and np.isfinite(exact).all() and np.abs(exact[0]).max() > 0
+    before, after = (one.require_logits.detach().double().log_softmax(dim=-1) for one in (clean, edited))
+    moved = (before.exp() * (before - after)).sum(dim=-1)
+    divergence = (moved * rows).sum(dim=1) / rows.sum(dim=1) / step**2
+    assert np.allclose(found[:, 1, 2].mean(), divergence.mean(), rtol=0.25)
+
+
+def test_ablations_are_exact_for_heads_and_for_rotations(tiny_model: Any) -> None:
+    model, reading = tiny_model("llama"), reading_of(domains=2, per_domain=12, length=11)
+    batches = documents(reading, "confirmation", tokens=9)
+    mean = reference(model, given_of(model, reading).states["head_means"], "text").mean
+    found = harms(model, batches, mean, [(1, 2), (1, 2, 0)])
+    assert found.shape == (2, 12) and np.isfinite(found).all()
+    batch = batches[0]
+    edited = model.run(batch.tokens, mask=batch.mask, edit=iw.model.ablate("L1H2", mean=mean))
+    after, before = (
+        document_losses(model, one.final, batch).detach() for one in (edited, model.run(batch.tokens, mask=batch.mask))
+    )
+    assert np.allclose(found[0, :6], (after - before).numpy(), atol=1e-5)
+    assert np.abs(found).max(axis=1).min() > 1e-4
 
 
 def test_the_screen_ranks_by_the_difference_and_leaves_lone_domains_out() -> None:

@@ -72,7 +72,7 @@ def _screen(given: Given, effort: Effort, domains: Sequence[str], of: HeadRefere
         done += some
         given.step(done, total, "documents screened")
 
-    found = estimates(given.model, batches, of.mean, step=step)
+    found = estimates(given.model, batches, of.mean, seed=given.seed, step=step)
     units = _units(batches)
     pairs = promising(found, [given.reading.units[unit].stratum for unit in units], most=effort.pairs)
     arrays = {
