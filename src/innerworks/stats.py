@@ -190,7 +190,9 @@ class Necessity:
         return max(self.p_units, self.p_controls) if self.above_all else 1.0
 
 
-def necessity(harm: Array, controls: Array, strata: Sequence[str], *, overlap: float = 1.0) -> Necessity:
+def necessity(
+    harm: Array, controls: Array, strata: Sequence[str], *, overlap: float = 1.0, floor: float = CONSTANTS.harm_floor
+) -> Necessity:
     """Is the harm of an ablation beyond that of its controls?
 
     harm: `[unit]`; controls: `[control, unit]`. Over units: t of `harm - mean of controls` against the floor.
@@ -208,8 +210,8 @@ def necessity(harm: Array, controls: Array, strata: Sequence[str], *, overlap: f
         control=float(per_control.mean()),
         n=excess.n,
         df=excess.df,
-        mde=float(excess.mde(CONSTANTS.harm_floor)),
-        p_units=float(excess.p_above(CONSTANTS.harm_floor)),
+        mde=float(excess.mde(floor)),
+        p_units=float(excess.p_above(floor)),
         p_controls=float(upper_tail(harm.mean() - per_control.mean(), spread, len(per_control) - 1)) if spread > 0 else 1.0,
         above_all=bool(harm.mean() > per_control.max()),
     )

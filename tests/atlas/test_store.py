@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,53 @@ def test_labels_are_one_row_each_with_the_effect_on_both_materials(tmp_path: Pat
     assert labels.height == 1
     row = labels.row(0, named=True)
     assert (row["site"], row["effect_text"], row["effect_random"]) == ("L1H2", 0.4, 0.6)
+
+
+def test_labels_of_every_kind_are_there_and_pairs_are_not(tmp_path: Path) -> None:
+    made = Unfinished.create(tmp_path / "a", SETTINGS)
+    weights = {"behaviour": "copying", "site": "L2H0", "measure": "eigenvalue", "material": "weights", "effect": 0.8}
+    rows = [
+        finding(rung=3, note="alone"),
+        finding(material="random", effect=0.6, rung=3, note="alone"),
+        finding(measure="k_composition", target="L0H0", material="random", effect=0.9, rung=3),
+        finding("L2H0", measure="k_composition", target="L0H0", rung=2),
+        finding(**{**weights, "q": 0.003, "note": "weights"}),
+        finding(**{**weights, "measure": "direct_effect", "material": "text", "effect": 0.3}),
+        finding("L0H1", behaviour="syntactic:nsubj", unit="accuracy"),
+        finding("L0H2", behaviour="domain:python", measure="harm_contrast", unit="nats"),
+        finding("L0H3", behaviour="domain:python", measure="harm_contrast", rung=0),
+    ]
+    made.write_findings(rows)
+    labels = {(row["behaviour"], row["site"]): row for row in made.finish({}).labels.iter_rows(named=True)}
+    assert set(labels) == {
+        ("induction", "L1H2"),
+        ("copying", "L2H0"),
+        ("syntactic:nsubj", "L0H1"),
+        ("domain:python", "L0H2"),
+    }
+    first = labels["induction", "L1H2"]
+    assert (first["rung"], first["note"], first["measure"], first["effect_text"], first["effect_random"]) == (
+        3,
+        "alone",
+        "attention",
+        0.4,
+        0.6,
+    )
+    copying = labels["copying", "L2H0"]
+    assert (copying["measure"], copying["effect"], copying["q"]) == ("eigenvalue", 0.8, 0.003)
+    assert (copying["effect_weights"], copying["effect_text"], copying["effect_random"]) == (0.8, 0.3, None)
+
+
+def test_what_examples_write_is_read_back(tmp_path: Path) -> None:
+    made = Unfinished.create(tmp_path / "a", SETTINGS)
+    made.write_findings([finding()])
+    plain = example()
+    writes = replace(plain, query=2, raised=((" dog", 1.5), ("", 0.5)), lowered=(("\n", -2.0),), rows=((" a", " b", 3.0),))
+    made.write_examples([plain, writes])
+    before, after = made.finish({}).examples
+    assert (before.query, before.raised, before.lowered, before.rows) == (None, (), (), ())
+    assert (after.query, after.raised, after.lowered, after.rows) == (2, writes.raised, writes.lowered, writes.rows)
+    assert after.as_dict()["pattern"] == [[0.25, 0.0, 0.0], [0.25, 0.25, 0.0], [0.25, 0.25, 0.25]]
 
 
 def test_an_atlas_without_labels_or_examples_is_readable(tmp_path: Path) -> None:
@@ -265,7 +313,7 @@ def test_a_damaged_manifest_is_refused_in_words(tmp_path: Path, manifest: bytes)
         Atlas.open(tmp_path / "a")
 
 
-@pytest.mark.parametrize("version", ["null", "0", "1"])
+@pytest.mark.parametrize("version", ["null", "0", "1", "3"])
 def test_another_schema_is_refused(tmp_path: Path, version: str) -> None:
     written(tmp_path / "a")
     (tmp_path / "a" / schema.MANIFEST).write_text(f'{{"schema": {version}}}')

@@ -157,6 +157,12 @@ def test_show_as_json_is_json_without_nan(scanned: Done, command: Callable[..., 
     assert isinstance(labels, dict) and len(labels["labels"]) == len(json.loads(scanned.out)["labels"])
     head = json.loads(command("show", phantom / "a.atlas", "L1H0", "--json").out, parse_constant=refuse)
     assert head["site"] == "L1H0" and {row["site"] for row in head["findings"]} == {"L1H0"} and len(head["findings"]) >= 13
+    assert {"labels", "partners", "layer", "examples"} <= head.keys()
+    site = next(label["site"] for label in labels["labels"] if label["behaviour"] == "induction")
+    shown = json.loads(command("show", phantom / "a.atlas", site, "--json").out, parse_constant=refuse)
+    assert "induction" in {label["behaviour"] for label in shown["labels"]}
+    example = next(one for one in shown["examples"] if one["behaviour"] == "induction")
+    assert len(example["raised"]) == len(example["lowered"]) == 5 and len(example["pattern"]) == len(example["tokens"])
 
 
 def refuse(constant: str) -> None:

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from innerworks.heads.ablation import Ablations, Head, material_of, set_name, trial
-from innerworks.heads.means import HeadMeans, reference
+from innerworks.heads import prompts
+from innerworks.heads.ablation import Ablations, Head, material_of, restored, set_name, trial
+from innerworks.heads.means import HeadMeans, reference, reference_of
+from innerworks.model import Model, ablate, patch
 from innerworks.scan.engine import begin, observe
 from innerworks.text import Reading
 from innerworks.text.reading import Window
+from innerworks.text.tasks import agreement
 
 FAMILIES = ("gpt2", "llama")
-OF_TEXT = ("repeated_loss", "fresh_loss", "unmatched_loss", "joined_loss", "single_loss")
-METRICS = ("second_copy_loss", "induction_match@0", "induction_match@1", *OF_TEXT)
+OF_TEXT = ("repeated_loss", "fresh_loss", "unmatched_loss", "joined_loss", "single_loss", "text_loss")
+MEASURED = ("second_copy_loss", "induction_match@0", "induction_match@1", *OF_TEXT)
 WATCHERS = ((1, 2), (2, 0))
 UNITS = {"text": 6, "random": 4}
 LENGTH = 30
@@ -87,6 +90,7 @@ def slow_rows(window: Window, length: int, metric: str) -> list[int]:
             "unmatched_loss": now not in before,
             "joined_loss": last_piece and words[i] in words[:i],
             "single_loss": last_piece and words[i] not in words[:i],
+            "text_loss": True,
         }
         if counts[metric]:
             rows.append(i)
@@ -122,7 +126,7 @@ def test_every_metric_is_that_of_hugging_faces_model_with_the_mean_in_the_heads_
     hf = tiny_hf(family)
     hf.set_attn_implementation("eager")
     ablations = bench(family)
-    for metric in METRICS:
+    for metric in MEASURED:
         found = ablations.without(heads, metric)
         expected = slow_metric(hf, ablations, first_windows(reading), list(heads), metric)
         assert not np.isnan(expected).any()
@@ -131,7 +135,7 @@ def test_every_metric_is_that_of_hugging_faces_model_with_the_mean_in_the_heads_
 
 def test_an_ablation_changes_something_and_the_clean_run_nothing(bench: Any) -> None:
     ablations = bench("gpt2")
-    for metric in METRICS:
+    for metric in MEASURED:
         change = ablations.without([(0, 1)], metric) - ablations.without([], metric)
         assert np.nanmax(abs(change)) > 1e-4, metric
 
@@ -139,11 +143,11 @@ def test_an_ablation_changes_something_and_the_clean_run_nothing(bench: Any) -> 
 def test_every_set_is_run_once_per_material_whatever_the_order_of_its_heads(bench: Any) -> None:
     ablations = bench("gpt2")
     for _ in range(2):
-        for metric in METRICS:
+        for metric in MEASURED:
             ablations.without([(0, 1), (2, 3)], metric)
             ablations.without(((2, 3), (0, 1)), metric)
             ablations.without((), metric)
-    assert ablations.runs == 4 and set(ablations.done) == {"clean", "L0H1+L2H3"}
+    assert ablations.runs == 3 and set(ablations.done) == {"clean", "L0H1+L2H3"}  # the clean run of text is that of the trial
 
 
 def test_a_head_cannot_change_the_match_of_heads_in_earlier_layers(bench: Any, make_reading: Any) -> None:
@@ -230,3 +234,125 @@ def test_the_ends_of_words_of_several_pieces_and_of_one_by_hand(tiny_model: Any,
     rows = trial(tiny_model("gpt2"), one, units={"text": 3, "random": 2}, text_tokens=80, watchers=[]).rows
     assert [row.nonzero().flatten().tolist() for row in rows["joined_loss"]] == [[1, 6]] * 3
     assert [row.nonzero().flatten().tolist() for row in rows["single_loss"]] == [[2, 9]] * 3  # nothing follows the last word
+
+
+def test_naive_copying_is_the_probability_of_wrong_tokens_in_context_among_the_ten_most_likely(bench: Any, tiny_hf: Any) -> None:
+    hf, heads = tiny_hf("gpt2"), [(0, 1), (1, 2)]
+    hf.set_attn_implementation("eager")
+    ablations = bench("gpt2")
+    mean, batch, expected = ablations.references["text"].mean.values["z"], ablations.trial.batches["text"], []
+    handles = [
+        hf.transformer.h[layer].attn.c_proj.register_forward_pre_hook(putting(mean[layer, head], head)) for layer, head in heads
+    ]
+    for row, mask in zip(batch.tokens, batch.mask, strict=True):
+        tokens = row[mask].tolist()
+        with torch.no_grad():
+            predicted = hf(torch.tensor([tokens])).logits[0].double().softmax(dim=-1)
+        masses = []
+        for i in range(1, len(tokens) - 1):
+            likely = predicted[i].argsort(descending=True)[:10].tolist()
+            masses.append(sum(float(predicted[i, t]) for t in likely if t in tokens[: i + 1] and t != tokens[i + 1]))
+        expected.append(np.mean(masses))
+    for handle in handles:
+        handle.remove()
+    found = ablations.without(heads, "naive_copying")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.min() > 0 and abs(found - ablations.without([], "naive_copying")).max() > 1e-4
+
+
+def putting(value: torch.Tensor, head: int) -> Callable[[Any, Any], Any]:
+    def replace(module: Any, args: Any) -> Any:
+        z = args[0].clone()
+        z[:, 1:, head * len(value) : (head + 1) * len(value)] = value
+        return (z,)
+
+    return replace
+
+
+# --- prompts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(agreeing_tokenizer: Any, tiny_hf: Any, reading: Reading) -> Ablations:
+    """Ablations of a tiny model on the agreement task."""
+    model = Model(tiny_hf("llama"), agreeing_tokenizer(), name="tiny")
+    chosen = trial(model, reading, units={"agreement": 24}, text_tokens=8, watchers=[])
+    seen = [one for one in prompts.prompts(model, "agreement") if one.half == "discovery"]
+    batch, _, _ = prompts.batch_of(seen, "agreement")
+    return Ablations(model, chosen, {"agreement": reference_of(model, batch.tokens, batch.mask, over="prompts")}, {})
+
+
+def test_agreement_is_the_logits_of_the_right_verb_forms_less_those_of_the_wrong_ones(asked: Ablations) -> None:
+    model, tokenizer = asked.model, asked.model.tokenizer
+    pairs = [pair for pair in agreement(tokenizer) if pair.half == "confirmation"]
+    by_unit: dict[str, list[tuple[float, float]]] = {}
+    for pair in pairs:
+        edit = ablate("L1H2", mean=asked.references["agreement"].mean)
+        logits = model.run(pair.clean, edit=edit, logits="last").require_logits[0].double()
+        right, wrong = logits[list(pair.answers)], logits[list(pair.foils)]
+        loss = -logits.log_softmax(dim=0)[list(pair.answers)].logsumexp(dim=0)
+        by_unit.setdefault(pair.unit, []).append((float(right.mean() - wrong.mean()), float(loss)))
+    names = sorted(by_unit, key=lambda unit: unit)
+    found = [asked.without([(1, 2)], metric) for metric in ("agreement_difference", "agreement_loss")]
+    assert len(found[0]) == 24 and len(set(asked.trial.strata["agreement"])) == 6
+    expected = {round(float(np.mean([d for d, _ in by_unit[name]])), 4) for name in names}
+    assert all(min(abs(value - one) for one in expected) < 2e-4 for value in found[0])  # 24 of these units
+    losses = [np.mean([loss for _, loss in by_unit[name]]) for name in names]
+    assert all(min(abs(value - one) for one in losses) < 2e-4 for value in found[1])
+    assert abs(found[0] - asked.without([], "agreement_difference")).max() > 1e-4
+
+
+def test_prompts_that_a_tokenizer_cuts_are_absent_with_the_reason(tiny_model: Any, reading: Reading, tiny_hf: Any) -> None:
+    units = {"random": 2, "agreement": 24, "lists": 24}
+    chosen = trial(tiny_model("gpt2"), reading, units=units, text_tokens=8, watchers=[])
+    assert set(chosen.batches) == set(chosen.strata) == {"random"} and set(chosen.absent) == {"agreement", "lists"}
+    assert "keeps 0 units of the material agreement as single tokens" in chosen.absent["agreement"]
+    bare = Model(tiny_hf("gpt2"), None, name="bare")
+    assert "without a tokenizer" in trial(bare, reading, units=units, text_tokens=8, watchers=[]).absent["lists"]
+
+
+def test_lists_ask_for_the_next_member(tiny_hf: Any, reading: Reading, tokenizer_of: Any) -> None:
+    numbers = [str(i) for i in range(60)]
+    tokenizer = tokenizer_of(words=[f"{word}{comma}" for word in numbers for comma in ("", ",")] + ["After", "and", "comes"])
+    model = Model(tiny_hf("llama"), tokenizer, name="tiny")
+    seen = prompts.prompts(model, "lists")
+    for one in seen:
+        before = int(tokenizer.decode(one.answers)) - 1
+        assert tokenizer.decode(one.tokens).split()[-1] in ("comes", f"{before},", str(before))
+    chosen = trial(model, reading, units={"lists": 12}, text_tokens=8, watchers=[])
+    batch, asked = chosen.batches["lists"], chosen.asked["lists"]
+    last = batch.mask.sum(dim=1) - 1
+    logits = model.run(batch.tokens, mask=batch.mask, logits="last").require_logits.double()
+    expected = torch.nn.functional.cross_entropy(logits, asked.answers[:, 0], reduction="none").numpy()
+    assert chosen.rows["next_item_loss"].nonzero()[:, 1].tolist() == last.tolist()
+    found = Ablations(model, chosen, {"lists": reference_of(model, batch.tokens, batch.mask, over="lists")}, {})
+    by_unit = expected[batch.units.argsort().numpy()]  # one list each, in order of name
+    np.testing.assert_allclose(found.without([], "next_item_loss"), by_unit, atol=1e-5)
+
+
+# --- heads put back ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_only_ablated_head_put_back_is_the_clean_run(family: str, bench: Any) -> None:
+    ablations = bench(family)
+    for metric in ("repeated_loss", "second_copy_loss", "induction_match@1"):
+        back = ablations.without([restored((1, 1))], metric)
+        np.testing.assert_allclose(back, ablations.without([], metric), atol=1e-6)
+        assert abs(back - ablations.without([(1, 1)], metric)).max() > 1e-4
+
+
+def test_a_head_put_back_writes_what_it_wrote_in_the_clean_run_though_others_are_gone(bench: Any) -> None:
+    ablations = bench("gpt2")
+    model, clean = ablations.model, ablations.trial.clean["text"]
+    mean, metric = ablations.references["text"].mean, "text_loss"
+    wrote = model.run(clean.tokens, mask=clean.mask, record="L2.z")["L2.z"][:, :, 3]
+    edits = [ablate("L0H1", mean=mean), patch("L2H3", wrote)]
+    logits = model.run(clean.tokens, mask=clean.mask, edit=edits).require_logits[:, :-1].double()
+    loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), clean.tokens[:, 1:], reduction="none")
+    rows = ablations.trial.rows[metric][:, :-1]
+    expected = ((loss * rows).sum(dim=1) / rows.sum(dim=1)).numpy()
+    found = ablations.without([(0, 1), restored((2, 3))], metric)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert abs(found - ablations.without([(0, 1)], metric)).max() > 1e-4
+    assert set_name(frozenset([(0, 1), restored((2, 3))])) == "L0H1+L2H3=clean"

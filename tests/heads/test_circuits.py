@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 import families
+from innerworks.claims.attention import ATTENTION
+from innerworks.claims.claim import judge
 from innerworks.errors import UnsupportedModel
-from innerworks.findings import Finding
+from innerworks.findings import Finding, frame
 from innerworks.heads.circuits import (
     DirectEffect,
     copying,
@@ -22,7 +24,7 @@ from innerworks.heads.circuits import (
     successor,
     weight_findings,
 )
-from innerworks.heads.circuits.decide import FLOORS, weigh
+from innerworks.heads.circuits.decide import FLOORS, pooled, weigh
 from innerworks.heads.circuits.embedding import as_read, effective, refusal, unembedding
 from innerworks.heads.circuits.nulls import Circuits
 from innerworks.model import Model
@@ -31,6 +33,7 @@ from innerworks.phantoms import build
 from innerworks.phantoms.calibrate import DOCUMENTS
 from innerworks.text import Corpus, Document, Reading, TextBatch, read
 
+HALVES = ("discovery", "confirmation")
 LAID_OUT = ("gpt2", "llama", "llama-bias", "gemma2", "gpt_neox", "olmo2", "mixtral", "bloom", "gpt_neo", "opt", "falcon-new")
 DECOMPOSED = tuple(family for family in LAID_OUT if family != "opt")
 
@@ -288,6 +291,32 @@ def test_lists_ask_for_the_next_member() -> None:
         assert row.answer not in row.shown
 
 
+@pytest.mark.parametrize("name", ["months", "number words", "small letters"])
+def test_the_halves_share_no_item_of_a_large_class(name: str) -> None:
+    tokenizer = ordinal_tokenizer()
+    kept, _ = ordinals.classes(tokenizer)
+    given = ordinals.rows(tokenizer, kept)
+    kind = next(i for i, one in enumerate(kept) if one.name == name)
+    items = {
+        half: {i for row in given if (row.kind, row.half) == (kind, half) for i in (*row.shown, row.answer)} for half in HALVES
+    }
+    assert not items["discovery"] & items["confirmation"]
+    if name == "months":  # twelve known members: both halves have lists
+        assert all(len(found) >= 4 for found in items.values())
+    shared = ordinals.shared_items(kept, given)
+    assert name not in shared and "days" in shared  # seven days are too few
+
+
+def test_the_fall_of_mismatched_parts_has_uniform_p(planted_arrays: dict[str, np.ndarray]) -> None:
+    """Half of the draws in the place of heads, the other half as their null; no p is too small."""
+    fall = pooled(planted_arrays, "whole_null") - pooled(planted_arrays, "raw_null")
+    own, null = fall[: len(fall) // 2].reshape(1, -1), fall[len(fall) // 2 :]
+    p = weigh("through_first_mlp", own, null).p.ravel()
+    assert len(p) > 100
+    for level in (0.05, 0.2, 0.5):
+        assert (p <= level).mean() <= level + 2.5 * np.sqrt(level * (1 - level) / len(p))
+
+
 # --- planted ------------------------------------------------------------------------------------------------------
 
 WIDTH = 128  # of a token's code, of what the first feed-forward makes of it, and of what the unembedding reads
@@ -379,6 +408,9 @@ def test_the_successor_head_reads_the_first_feed_forward(planted_found: list[Fin
     assert by_measure["succession"].value > 0.9
     assert by_measure["through_first_mlp"].effect > 0.8
     assert by_measure["through_first_mlp"].rung == 1
+    assert (by_measure["through_first_mlp"].q or 1) < 0.05
+    [claim] = [claim for claim in ATTENTION if claim.id == "A9"]
+    assert judge(claim, frame(planted_found)).verdict == "holds"
     assert by_measure["succession_in_context"].effect_low > 0.5
     assert by_measure["direct_effect"].material == "lists"
 

@@ -14,6 +14,7 @@ from innerworks.errors import CertificateFailed, UnknownSite, UnsupportedModel, 
 from innerworks.model import ablate, adapters, attention, knockout, patch, scale, steer
 from innerworks.model.adapters import FAMILIES, described
 from innerworks.model.adapters.adapter import Adapter, causal_families
+from innerworks.model.anatomy import every_module
 from innerworks.model.certificate import Certificate, check
 from innerworks.sites import INPUTS, KINDS, LAYER_KINDS, Site
 
@@ -463,6 +464,14 @@ def test_a_model_in_training_mode_as_a_whole_is_not_run(tiny_hf, text):
     model.hf.train()
     with pytest.raises(UsageError, match=r"training mode.*model.hf.eval\(\) first"):
         model.run(text)
+
+
+@every_family
+def test_every_module_is_looked_at_once(tiny_hf, family):
+    hf = tiny_hf(family)
+    hf.register_module("again", hf.get_submodule(FAMILIES[hf.config.model_type].blocks)[1])  # in two places, yet one module
+    found = every_module(hf)
+    assert set(found) == set(hf.modules()) and len(found) == len(set(found))
 
 
 @pytest.mark.parametrize(("family", "path"), [("gpt2", "transformer.h.1.attn.resid_dropout"), ("opt", "model.decoder.layers.2")])

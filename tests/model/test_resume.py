@@ -219,6 +219,19 @@ def test_logits_of_a_suffix_are_those_asked_for(tiny_model, tokens, family, name
     assert model.run(tokens, mask=mask, resume=clean, suffix=True, logits="none").logits is None
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "mistral", "falcon"])
+def test_a_run_of_a_suffix_leaves_the_clean_runs_keys_alone(tiny_model, tokens, family):
+    model = tiny_model(family)
+    clean = model.run(tokens, keep="resume")
+    before = [(keys.clone(), values.clone()) for keys, values in clean.cache]
+    for layer in range(3):
+        edits = [ablate(f"L{layer}H{head}", "zero", positions=[7]) for head in range(2)]
+        model.run(tokens, edit=edits, resume=clean, suffix=True)
+        assert len(list(model.run_each(edits, resume=clean, suffix=True))) == 2
+    for kept, was in zip(clean.cache, before, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(kept, was, strict=True))
+
+
 def test_the_last_token_of_a_short_text_is_not_cut_off(tiny_model, tokens):
     model, mask = tiny_model("llama"), RIGHT  # eight tokens beside twelve
     clean = model.run(tokens, mask=mask, keep="resume")

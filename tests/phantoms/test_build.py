@@ -1,18 +1,17 @@
 """Phantoms are what they claim: the planted heads look where they should, the others do not, and the wiring is causal."""
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from innerworks.errors import UsageError
 from innerworks.phantoms import Phantom, build
 from innerworks.phantoms.rotation import rotated
-from innerworks.phantoms.stream import D_HEAD
+from planted import documents, losses, masses, patterns, phantom, place, repeats, silence, targets
 
 ARCHITECTURES = ("gpt2", "llama")
 SEEDS = (0, 1)
@@ -28,87 +27,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@cache
-def phantom(architecture: str, seed: int, amplitude: float = 1.0) -> Phantom:
-    return build(architecture, seed=seed, amplitude=amplitude)
-
-
-def repeats(vocabulary: int, *, rows: int = 6, length: int = 128, seed: int = 0) -> Tensor:
-    """Random tokens; a stretch of 16 to 32 comes again after a gap of 16 to 96."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def whole(low: int, high: int) -> int:
-        return int(torch.randint(low, high + 1, (1,), generator=generator))
-
-    tokens = torch.randint(vocabulary, (rows, length), generator=generator)
-    for row in tokens:
-        gap = whole(16, 96)
-        stretch = min(whole(16, 32), gap, length - gap)
-        start = whole(0, length - gap - stretch)
-        row[start + gap : start + gap + stretch] = row[start : start + stretch]
-    return tokens
-
-
-def documents(phantom: Phantom, *, n: int = 6, length: int = 120) -> Tensor:
-    return torch.tensor([ids[:length] for ids in phantom.tokenizer(phantom.documents(n, words=160))["input_ids"]])
-
-
-def targets(tokens: Tensor) -> dict[str, Tensor]:
-    """Where each behaviour looks, `[batch, query, key]`; column 0 belongs to the sink alone."""
-    batch, length = tokens.shape
-    earlier = torch.ones(length, length, dtype=torch.bool).tril(diagonal=-1)
-    copies = (tokens[:, :, None] == tokens[:, None, :]) & earlier
-    after = torch.zeros_like(copies)
-    after[:, :, 1:] = copies[:, :, :-1]
-    masks = {"duplicate_token": copies.clone(), "induction": after & earlier}
-    masks["previous_token"] = (earlier & ~earlier.tril(diagonal=-2)).repeat(batch, 1, 1)
-    for mask in masks.values():
-        mask[:, :, 0] = False
-    masks["first_token"] = torch.zeros_like(copies)
-    masks["first_token"][:, :, 0] = True
-    for positional in ("previous_token", "first_token"):
-        masks[positional][:, :16] = False
-    return masks
-
-
-def patterns(hf: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Attention of every head, `[batch, layer, head, query, key]`."""
-    hf.set_attn_implementation("eager")
-    with torch.no_grad():
-        return torch.stack(hf(tokens, output_attentions=True).attentions, dim=1)
-
-
-def masses(hf: PreTrainedModel, tokens: Tensor) -> dict[str, Tensor]:
-    """Mean mass of each head on each behaviour's targets, over rows that have one: `[layer, head]`."""
-    pattern, found = patterns(hf, tokens), {}
-    for behaviour, mask in targets(tokens).items():
-        mass = torch.einsum("blhqk,bqk->lhbq", pattern, mask.float())
-        found[behaviour] = mass[:, :, mask.any(dim=-1)].mean(dim=-1)
-    return found
-
-
-def place(site: str) -> tuple[int, int]:
-    layer, head = site.removeprefix("L").split("H")
-    return int(layer), int(head)
-
-
-def silence(hf: PreTrainedModel, site: str) -> PreTrainedModel:
-    """Copy the model with one head's columns of the output projection set to zero."""
-    layer, head = place(site)
-    copy = type(hf)(hf.config)
-    copy.load_state_dict(hf.state_dict())
-    columns = slice(head * D_HEAD, (head + 1) * D_HEAD)
-    if hf.config.model_type == "gpt2":
-        copy.transformer.h[layer].attn.c_proj.weight.data[columns] = 0
-    else:
-        copy.model.layers[layer].self_attn.o_proj.weight.data[:, columns] = 0
-    return copy.eval()
-
-
-def losses(hf: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Loss of each next token, `[batch, seq - 1]`, nats."""
-    with torch.no_grad():
-        return torch.nn.functional.cross_entropy(hf(tokens).logits[:, :-1].mT, tokens[:, 1:], reduction="none")
+def looked_for(made: Phantom) -> dict[str, tuple[str, ...]]:
+    """The planted heads whose targets `planted.targets` knows."""
+    return {behaviour: sites for behaviour, sites in made.truth.items() if behaviour in LEAST}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -118,11 +39,11 @@ def test_planted_heads_and_only_they_look_where_they_should(architecture: str, s
     made = phantom(architecture, seed)
     tokens = repeats(len(made.tokenizer), seed=seed) if material == "random" else documents(made)
     found = masses(made.hf, tokens)
-    for behaviour, sites in made.truth.items():
+    for behaviour, sites in looked_for(made).items():
         for site in sites:
             assert found[behaviour][place(site)] >= LEAST[behaviour], (behaviour, site)
         others = found[behaviour].clone()
-        for site in (*sites, *made.decoys.values()):
+        for site in (*sites, *made.decoys.values(), *made.truth["punctuation"]):
             others[place(site)] = 0
         wanted = {place(site) for planted in made.truth.values() for site in planted}
         if behaviour == "first_token":  # where the planted heads rest
@@ -137,7 +58,7 @@ def test_rows_as_late_as_300(architecture: str) -> None:
     tokens = repeats(len(made.tokenizer), rows=2, length=320)
     tokens[:, 260:310] = tokens[:, 160:210]
     pattern, masks = patterns(made.hf, tokens), targets(tokens)
-    for behaviour, sites in made.truth.items():
+    for behaviour, sites in looked_for(made).items():
         rows = masks[behaviour].any(dim=-1)
         rows[:, :250] = False
         for layer, head in map(place, sites):
@@ -147,8 +68,11 @@ def test_rows_as_late_as_300(architecture: str) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_answer_key_names_distinct_heads_among_many(architecture: str) -> None:
     made = phantom(architecture, 0)
-    assert set(made.truth) == set(LEAST)
-    assert set(made.decoys) == {"fixed_gap", "punctuation", "local_window", "same_first_letter"}
+    assert set(made.truth) == {*LEAST, "punctuation"}
+    assert set(made.decoys) == {"fixed_gap", "local_window", "same_first_letter"}
+    (induction,), (pair, _) = made.truth["induction"], made.truth["previous_token"]
+    assert made.behaviours[induction] == ("induction", "copying")
+    assert set(made.necessary) == {pair, induction, *made.truth["duplicate_token"]}
     sites = [site for planted in made.truth.values() for site in planted] + list(made.decoys.values())
     assert len(set(sites)) == len(sites) == 9
     config = made.hf.config
@@ -191,7 +115,7 @@ def test_the_duplicate_head_helps_with_tokens_seen_before(architecture: str) -> 
 def test_amplitude_is_the_mass_on_one_target(architecture: str) -> None:
     made = phantom(architecture, 0, 0.5)
     found = masses(made.hf, repeats(len(made.tokenizer)))
-    for behaviour, sites in made.truth.items():
+    for behaviour, sites in looked_for(made).items():
         for site in sites:
             assert 0.3 < found[behaviour][place(site)] < 0.7, (behaviour, site)
 
@@ -259,7 +183,7 @@ def test_the_tokenizer_reads_its_language() -> None:
     assert 150 <= len(text.split()) <= 156
 
 
-@pytest.mark.parametrize("wrong", [{"amplitude": 0.0}, {"amplitude": 1.5}, {"noise": -0.1}])
-def test_nonsense_is_refused(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize("wrong", [{"amplitude": 0.0}, {"amplitude": 1.5}, {"noise": -0.1}, {"kit": "pattern"}])
+def test_nonsense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         build("gpt2", seed=0, **wrong)

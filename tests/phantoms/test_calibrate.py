@@ -3,16 +3,15 @@
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
-from innerworks.heads import KINDS
-from innerworks.phantoms.calibrate import FILLER, NOTHING, Calibration, calibrate
+from innerworks.phantoms.calibrate import FILLER, Calibration, Recall, calibrate
 
 IMITATES = {
     "fixed_gap": "induction",
-    "punctuation": "duplicate_token",
     "local_window": "previous_token",
     "same_first_letter": "duplicate_token",
 }
@@ -33,16 +32,14 @@ def steps() -> list:
 
 @pytest.fixture(scope="module")
 def once(steps: list) -> Calibration:
-    return calibrate(draws=1, progress=steps.append)
+    return calibrate(draws=1, kits=("patterns",), progress=steps.append)
 
 
 def check(found: Calibration) -> None:
-    """Everything planted was found; content kinds and offsets were found nowhere else."""
-    assert found.missed == ()
-    for planted in (truth for truth in found.heads if truth in KINDS):
-        assert found.labels.get((planted, planted), 0) == found.heads[planted] == found.rungs[planted, 1]
-    for (truth, label), count in found.labels.items():
-        assert label in (truth, "first_token", NOTHING) or not count, (truth, label, count)
+    """Everything planted was found, and no head is labelled as what it is not."""
+    assert found.missed == found.mistaken == ()
+    for planted, recall in found.recall.items():
+        assert found.labels.get((planted, planted), 0) == found.heads[planted] == recall.found == recall.planted
 
 
 def test_everything_planted_is_found_and_no_decoy_is_taken_for_it(once: Calibration) -> None:
@@ -50,6 +47,26 @@ def test_everything_planted_is_found_and_no_decoy_is_taken_for_it(once: Calibrat
     assert once.heads["previous_token"] == 4 and once.heads["induction"] == once.heads["duplicate_token"] == 2
     for decoy, part in IMITATES.items():
         assert once.heads[decoy] == 2 and (decoy, part) not in once.labels
+
+
+@pytest.mark.parametrize(
+    ("kit", "architecture", "kinds"),
+    [
+        ("offsets", "gpt2", {"current_token", "offset_2", "offset_3", "subword_joiner"}),
+        ("writing", "llama", {"copying", "anti_copying", "successor"}),
+    ],
+)
+def test_heads_of_other_kits_are_found_and_their_decoys_are_not(kit: str, architecture: Any, kinds: set[str]) -> None:
+    found = calibrate(draws=1, kits=(kit,), architectures=(architecture,), causal=False)
+    check(found)
+    assert kinds <= set(found.measured)
+
+
+def test_recall_has_an_exact_interval() -> None:
+    """Clopper and Pearson: known values, and both ends where everything or nothing was found."""
+    assert (Recall(found=5, planted=5).low, Recall(found=5, planted=5).high) == (pytest.approx(0.4782, abs=1e-4), 1.0)
+    assert (Recall(found=0, planted=5).low, Recall(found=0, planted=5).high) == (0.0, pytest.approx(0.5218, abs=1e-4))
+    assert Recall(found=59, planted=60).low == pytest.approx(0.9106, abs=1e-3)
 
 
 def test_the_wiring_is_found_to_be_necessary_and_the_lone_head_is_not(once: Calibration) -> None:
@@ -73,9 +90,14 @@ def test_it_reports_progress_and_can_be_said_in_words_and_as_json(once: Calibrat
     console = Console(record=True, width=300, file=io.StringIO())
     console.print(once.in_words())
     said = console.export_text()
-    assert "2 phantoms" in said and "Missed: nothing" in said and all(truth in said for truth in once.heads)
+    assert (
+        "2 phantoms" in said
+        and "Missed: nothing" in said
+        and "Mistaken: nothing" in said
+        and all(truth in said for truth in once.heads)
+    )
 
 
 @pytest.mark.slow
-def test_in_sixty_phantoms_everything_planted_is_found() -> None:
+def test_in_sixty_phantoms_of_each_kit_everything_planted_is_found() -> None:
     check(calibrate(draws=30))

@@ -21,8 +21,10 @@ import innerworks as iw
 from innerworks.atlas import Atlas, schema
 from innerworks.errors import AtlasError, BrokenModel, InnerworksError, TextError, UsageError
 from innerworks.findings import COLUMNS, frame
+from innerworks.heads.ablations_study import EFFORTS
 from innerworks.scan import decide_again, measure, plan, prepare
 from innerworks.scan.depth import DEPTHS
+from innerworks.scan.studies import studies
 
 
 def same(a: pl.DataFrame, b: pl.DataFrame) -> bool:
@@ -42,7 +44,7 @@ def test_a_scan_ends_with_every_file_and_nothing_else(atlas: Atlas) -> None:
         "report.html",
         "units.parquet",
         "arrays/heads_by_unit.safetensors",
-        "arrays/circuits.safetensors",
+        *(f"arrays/{study.name}.safetensors" for study in studies()),
         "arrays/ablations.safetensors",
         "arrays/patterns.safetensors",
     }
@@ -343,9 +345,11 @@ def test_an_unknown_depth_names_the_known_ones(scan: Callable[..., Atlas], tmp_p
 
 def test_the_depths_are_those_of_the_design() -> None:
     quick, standard = DEPTHS["quick"], DEPTHS["standard"]
-    assert (quick.per_domain, quick.effort.candidates, quick.effort.joint, quick.effort.shared_controls) == (8, 10, False, True)
-    assert (standard.per_domain, standard.effort.candidates, standard.effort.joint) == (None, None, True)
-    assert all(units >= 12 for depth in DEPTHS.values() for units in depth.effort.units.values())  # or nothing is ever necessary
+    some, every = EFFORTS["quick"], EFFORTS["standard"]
+    assert (quick.per_domain, some.candidates, some.joint, some.shared_controls) == (8, 10, False, True)
+    assert (standard.per_domain, every.candidates, every.joint) == (None, None, True)
+    assert set(EFFORTS) == set(DEPTHS)
+    assert all(units >= 12 for effort in EFFORTS.values() for units in effort.units.values())  # or nothing is ever necessary
 
 
 def test_quick_reads_eighty_documents_of_a_corpus_without_domains_and_eight_of_each_builtin_domain() -> None:

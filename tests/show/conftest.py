@@ -11,6 +11,7 @@ import pytest
 
 from innerworks.atlas import Atlas, Example, Unfinished
 from innerworks.findings import Finding
+from invented import every_kind
 
 LAYERS, HEADS = 3, 4
 EVIL = "</script><script>window.evil=1</script>"
@@ -144,6 +145,12 @@ def shown(site: str, behaviour: str) -> Example:
     return Example(behaviour=behaviour, site=site, unit="fiction/03", tokens=TOKENS, pattern=pattern)
 
 
+def written(site: str, behaviour: str) -> Example:
+    """The same with what it writes: at the second cat it raises what it looks at; hostile tokens here, too."""
+    by_weights = ((" cat", " cat", 3.2), (EVIL, "\n", 1.1))
+    return replace(shown(site, behaviour), query=6, raised=(("\n", 2.5), (EVIL, 1.0)), lowered=((" dog", -1.5),), rows=by_weights)
+
+
 @pytest.fixture(scope="session")
 def evil() -> str:
     """A token that would end a script, were it not escaped."""
@@ -161,6 +168,14 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """An atlas with labels of every rung, two of them on one head, one behaviour not found, and hostile text."""
     path = tmp_path_factory.mktemp("show") / "tiny.atlas"
     return write_atlas(path, findings(), [shown("L2H1", "induction"), shown("L1H1", "first_token")])
+
+
+@pytest.fixture(scope="session")
+def rich_atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    """Every kind of head that there is, pairs, layers and the model as a whole."""
+    examples = [written("L2H1", "induction"), written("L2H1", "copying"), written("L1H0", "syntactic:nsubj")]
+    rows = [*findings(), *every_kind(LAYERS, HEADS)]
+    return write_atlas(tmp_path_factory.mktemp("show") / "rich.atlas", rows, examples)
 
 
 @pytest.fixture(scope="session")

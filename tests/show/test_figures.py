@@ -6,7 +6,9 @@ import polars as pl
 import pytest
 
 from innerworks.atlas import Atlas, Example
-from innerworks.show.figures import heads
+from innerworks.show.facts import facts
+from innerworks.show.figures import families, heads
+from innerworks.show.verdicts import verdicts
 
 ALL = 12  # heads of the invented model
 
@@ -102,3 +104,41 @@ def test_pattern_shows_repeated_and_hostile_tokens(example: Example):
     assert not any("<" in text for text in (*figure.layout.xaxis.ticktext, *picture.x))
     assert picture.z[6, 2] == pytest.approx(0.8)
     assert np.isnan(picture.z[0, 1])  # the future is not drawn
+
+
+# --- families and pairs -------------------------------------------------------------------------------------------
+
+
+def test_the_map_has_one_mark_for_all_relations_of_a_head(rich_atlas: Atlas):
+    figure = heads.map_of_heads(rich_atlas.findings)
+    relations = trace(figure, "syntactic relations")
+    assert sorted(zip(relations.y, np.round(relations.x), strict=True)) == [(0, 2), (1, 0)]
+    assert set(relations.marker.symbol) == {"triangle-right-open"}
+    text = dict(zip(figure.data[-1].customdata, figure.data[-1].hovertext, strict=True))
+    assert "subject → head (nsubj)" in text["L1H0"] and "head → determiner (det&lt;)" in text["L1H0"]
+
+
+def test_best_of_each_has_a_row_per_relation_the_labelled_on_top(rich_atlas: Atlas):
+    figure = families.best_of_each(rich_atlas.findings, "syntactic", measure="attention")
+    others, best, names = figure.data
+    assert len(best.x) == 6 and set(best.customdata[-3:]) == {"L1H0", "L0H2"} and len(others.x) == 6 * families.OTHERS
+    assert list(best.marker.symbol) == ["circle-open"] * 3 + ["circle"] * 3
+    assert best.error_x.visible and list(names.text) == [f" {site}" for site in best.customdata]
+    assert {shape.x0 for shape in figure.layout.shapes} == {0, 0.1}
+    assert families.best_of_each(verdicts(rich_atlas.findings), "syntactic", measure="attention") == figure
+
+
+def test_best_of_each_of_nothing(rich_atlas: Atlas):
+    assert len(families.best_of_each(rich_atlas.findings, "syntactic", measure="no_such").data[0].x) == 0
+
+
+def test_the_strongest_pairs_are_named(rich_atlas: Atlas):
+    told = next(one for one in facts(rich_atlas.findings) if one.behaviour.name == "composition")
+    figure = families.strongest(told, measure="composition", material="weights", behaviour="composition:k")
+    assert figure.layout.yaxis.ticktext[-1] == "L2H1 with L0H3" and list(figure.data[0].x) == pytest.approx([0.2, 0.25, 0.3])
+    assert not figure.data[0].error_x.visible  # weights are no sample
+
+
+def test_figures_of_weights_show_no_intervals(rich_atlas: Atlas):
+    figure = heads.effects(rich_atlas.findings, "copying", material="weights", measure="eigenvalue")
+    assert figure.layout.yaxis.ticktext == ("L2H1", "11 others") and not figure.data[1].error_x.visible

@@ -4,11 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 
 from innerworks.atlas import Atlas
 from innerworks.errors import AtlasError
 from innerworks.show import report
+from innerworks.show.report import content, embedded
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,8 @@ def test_everything_from_model_or_text_is_escaped(own: str, evil: str):
 def test_nothing_is_loaded(own: str):
     loads = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)|url\(([^)]*)\)|@import""", own)
     targets = {target for pair in loads for target in pair if target}
-    assert {t for t in targets if not t.startswith(("#", "data:,", "https://arxiv.org/abs/", "\\", "http://evil"))} == set()
+    ours = ("#", "data:,", "https://arxiv.org/abs/", "https://transformer-circuits.pub/", "\\", "http://evil")
+    assert {t for t in targets if not t.startswith(ours)} == set()
     assert not re.search(r"""<[^>]*(?:src|href)=["']?http://evil""", own)  # only as text
     assert "Content-Security-Policy" in own
     assert '<link rel="stylesheet' not in own
@@ -65,9 +68,10 @@ def test_nothing_is_loaded(own: str):
 def test_data_can_be_read_back(page: str):
     blocks = re.findall(r'<script type="application/json" id="data-([^"]+)">(.*?)</script>', page, flags=re.DOTALL)
     data = {name: json.loads(text) for name, text in blocks}
-    assert {"map", "every", "induction-attention-text", "induction-harm-text", "induction-example-0"} <= data.keys()
-    assert len(data["every"]["rows"]) == 4 * 12
-    assert set(re.findall(r'data-figure="([^"]+)"', page)) == data.keys() - {"every"}
+    assert {"map", "heads", "induction-attention-text", "induction-harm-text", "induction-example-0"} <= data.keys()
+    assert len(data["heads"]["rows"]) == 7 * 12 + 6 and len(data["heads"]["labels"]) == 8
+    assert data["induction-example-0"] == {"example": 0} and len(data["heads"]["examples"]) == 2
+    assert set(re.findall(r'data-figure="([^"]+)"', page)) == data.keys() - {"heads", "pattern"}
 
 
 def test_page_is_not_too_large(page: str):
@@ -84,7 +88,10 @@ def test_a_label_with_two_nulls_shows_both_and_no_ablation(joiner_atlas: Atlas):
     assert "Every ablation tried" not in text and "ablated:" not in text
     figures = set(re.findall(r'data-figure="([^"]+)"', own))
     seen = ("attention", "attention_across", "attention_far")
-    assert figures >= {f"subword_joiner-{measure}-text" for measure in seen} and not any("sink" in one for one in figures)
+    assert figures >= {f"subword_joiner-{measure}-text" for measure in seen} | {
+        "attention_sink-attention_sink-sink_contrast-text"
+    }
+    assert "Such a head rests on the first token just" not in text  # how a sink gives way is told, and no label
 
 
 def test_nothing_found_is_said(empty_atlas: Atlas):
@@ -103,3 +110,79 @@ def test_write_leaves_one_whole_file(atlas: Atlas, tmp_path: Path):
 def test_write_to_nowhere(atlas: Atlas, tmp_path: Path):
     with pytest.raises(AtlasError, match="could not be written"):
         report.write(atlas, tmp_path / "no" / "such" / "report.html")
+
+
+# --- every kind ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rich(rich_atlas: Atlas) -> str:
+    return report.render(rich_atlas)
+
+
+def data_of(page: str) -> dict:
+    """What the script knows of all heads."""
+    found = re.search(r'<script type="application/json" id="data-heads">(.*?)</script>', page, flags=re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_every_kind_has_its_section_and_families_have_one(rich: str):
+    text = words(rich)
+    ids = re.findall(r'<section id="([^"]+)"', rich)
+    for name in ("copying", "anti_copying", "copy_suppression", "syntactic", "domain", "attention_sink", "composition"):
+        assert ids.count(name) == 1
+    assert not any(":" in name for name in ids) and "successor" not in ids  # which was not found
+    assert "3 of 6 relations have heads of their own (2 heads in all)." in text
+    assert "1 of 2 domains has a head of its own (1 head in all); 1 of them is shown to be necessary." in text
+    assert "No successor head was found." in text and "1 copying head was seen." in text
+    assert "How heads work together" in text and "the strongest is L2H1 with L0H3 , 0.300 score." in text
+    assert (
+        'data-figure="syntactic-attention-text"' in rich and 'data-figure="composition-composition-k-composition-weights"' in rich
+    )
+
+
+def test_every_head_that_is_named_leads_to_its_page(rich: str):
+    table = re.search(r'<section id="copying".*?<tbody>(.*?)</tbody>', rich, flags=re.DOTALL)
+    assert table is not None and '<a class="head" href="#L2H1">L2H1</a>' in table[1]
+    assert content.linked("<L0H3, L10H12>") == (
+        '&lt;<a class="head" href="#L0H3">L0H3</a>, <a class="head" href="#L10H12">L10H12</a>&gt;'
+    )
+
+
+def test_what_examples_write_is_escaped_too(rich: str, evil: str):
+    assert rich.count(evil) == 0 and "raises" in words(rich)
+
+
+def test_partners_and_layers_are_among_what_the_script_knows(rich: str):
+    data = data_of(rich)
+    rows = [
+        dict(zip(("head", "series"), row, strict=False)) | {"others": row[10] if len(row) > 10 else []} for row in data["rows"]
+    ]
+    me, other = data["heads"].index("L2H1"), data["heads"].index("L0H3")
+    assert any(row["head"] == me and row["others"] == [other] for row in rows)
+    assert sum(row["head"] == "L2" for row in rows) == 1 and sum(row["head"] == "model" for row in rows) == 1
+    (nsubj,) = [one for one in data["examples"] if data["behaviours"][one[1]][0] == "syntactic:nsubj"]
+    assert data["heads"][nsubj[0]] == "L1H0" and nsubj[4] == 6 and len(nsubj[3]) == 10
+
+
+def test_large_atlases_embed_labels_first_and_say_what_is_left_out(rich_atlas: Atlas, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embedded, "ROWS", 60)
+    data = data_of(report.render(rich_atlas))
+    assert len(data["rows"]) == 60 and data["left_out"] == rich_atlas.findings.height - 60 and float(data["below"]) < 1
+    kept = {(row[0], data["series"][row[1]][0]) for row in data["rows"]}
+    assert all((head, behaviour) in kept for head, behaviour, *_ in data["labels"])
+
+
+def test_a_figure_is_plugged_in_with_one_line(rich_atlas: Atlas, monkeypatch: pytest.MonkeyPatch):
+    def drawn(findings, arrays=None):
+        shown = go.Figure(go.Scatter(x=[findings.height], y=[1]))
+        return shown.update_layout(title="given" if arrays is None else "with arrays")
+
+    one = content.Drawing(title="A further figure", says="", draw=drawn)
+    other = content.Drawing(title="One that needs arrays", says="", draw=drawn, arrays="no_such_study")
+    empty = content.Drawing(title="One without data", says="", draw=lambda findings: go.Figure())
+    monkeypatch.setattr(content, "FIGURES", {"syntactic": (one, other, empty), "composition": (one,)})
+    page = report.render(rich_atlas)
+    assert 'data-figure="syntactic-further-0"' in page and 'data-figure="composition-further-0"' in page
+    assert "One that needs arrays" not in page and "One without data" not in page

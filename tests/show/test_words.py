@@ -1,15 +1,18 @@
 """Numbers, tokens and sentences: printed with care, and claiming no more than was shown."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from innerworks.atlas import Atlas, Example
 from innerworks.show import numbers
 from innerworks.show.behaviours import BEHAVIOURS, behaviour_of, in_order
-from innerworks.show.examples import strongest
+from innerworks.show.examples import at_query, strongest
+from innerworks.show.facts import facts, sentences
+from innerworks.show.measures import CAUSAL, MEASURES, measure_of, where
 from innerworks.show.tokens import visible
-from innerworks.show.verdicts import Verdict, headline, kind_of_model, sentence, verdicts, would_have_been_found
+from innerworks.show.verdicts import Verdict, headline, kind_of_model, kindred, sentence, verdicts, would_have_been_found
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,9 @@ def test_q_is_never_printed_as_zero(value: float | None, text: str):
         ((-0.0001, -0.02, 0.02), "0.00 [−0.02, 0.02]"),
         ((0.5, math.nan, math.nan), "0.500"),
         ((math.nan, math.nan, math.nan), "–"),
+        ((0.81, 0.81, 0.81), "0.810"),
+        ((5400.0, 4860.0, 5940.0), "5400 [4860, 5940]"),
+        ((42.0, 38.0, 46.0), "42.0 [38.0, 46.0]"),
     ],
 )
 def test_an_estimate_has_the_digits_its_interval_supports(numbers_given: tuple[float, float, float], text: str):
@@ -127,3 +133,72 @@ def test_every_behaviour_has_its_mark_in_the_report() -> None:
 
     template = (files("innerworks.show.report") / "template.html").read_text(encoding="utf-8")
     assert [one.name for one in BEHAVIOURS.values() if f'id="mark-{one.mark}"' not in template] == []
+
+
+# --- every kind ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def every(rich_atlas: Atlas) -> dict[str, Verdict]:
+    return {verdict.behaviour.name: verdict for verdict in verdicts(rich_atlas.findings)}
+
+
+def test_a_label_is_a_row_with_a_rung_whatever_was_measured(every: dict[str, Verdict]):
+    assert [head.site for head in every["copying"].labels] == ["L2H1"]
+    assert every["copying"].labels[0].decides == {("eigenvalue", "weights"), ("direct_effect", "text")}
+    assert every["copying"].labels[0].note == "" and every["syntactic:nsubj"].labels[0].note == "1 word back"
+    assert every["copying"].labels[0].strength == pytest.approx(min(0.8 / 0.1, 0.4 / 0.05))
+    assert [head.site for head in every["domain:python"].labels] == ["L2H0"] and every["domain:python"].tried == 1
+    assert {head.site for head in every["induction"].labels} == {"L2H1", "L2H2", "L1H0"}  # a pair is no label
+
+
+def test_facts_are_no_kinds_of_head(every: dict[str, Verdict], rich_atlas: Atlas):
+    told = {one.behaviour.name: one for one in facts(rich_atlas.findings)}
+    assert set(told) == {"attention_sink", "massive_activation", "composition", "streaming"} and not set(told) & set(every)
+    assert len(told["composition"].scores) == 2 + 3 + 1
+    said = sentences(told["composition"])
+    assert (
+        "Composition through keys (by its weights): 3 of 3 above the floor of 0.04; the strongest is L2H1 with L0H3, 0.300 score."
+        in said
+    )
+    (said,) = sentences(told["attention_sink"])
+    assert said.startswith("Rest on the first token that gives way (on real text), L2H1, induction: 0.30 [0.27, 0.33]")
+
+
+def test_families_are_told_together(every: dict[str, Verdict]):
+    told = {one.behaviour.name: one for one in kindred(list(every.values()))}
+    assert list(told)[:4] == ["induction", "previous_token", "copying", "anti_copying"]
+    syntax = told["syntactic"]
+    assert syntax.is_family and syntax.at_least(1) == 3 and syntax.sites == {"L1H0", "L0H2"} and len(syntax.labels) == 3
+    assert sentence(syntax) == "3 of 6 relations have heads of their own (2 heads in all)."
+    assert not told["copying"].is_family and sentence(told["copying"]) == "1 copying head was seen."
+    assert "Nearest of all came" in would_have_been_found(replace(syntax, verdicts=syntax.verdicts[1:2]))
+
+
+def test_a_family_without_labels_says_so(every: dict[str, Verdict]):
+    (told,) = kindred([every["syntactic:obj"], every["syntactic:case"]])
+    assert sentence(told) == "No head that follows a syntactic relation was found, for any of 2 relations."
+
+
+def test_members_of_families_are_named_in_words():
+    subject, object = behaviour_of("syntactic:nsubj"), behaviour_of("syntactic:obj<")
+    assert (subject.title, object.title) == ("subject → head (nsubj)", "head → object (obj<)")
+    assert subject.says == "looks from a word (subject) at the one it depends on" and subject.plural == "nsubj heads"
+    assert (subject.family, subject.kin, subject.colour) == ("syntactic", "syntactic", BEHAVIOURS["syntactic"].colour)
+    assert behaviour_of("domain:python").says == "matters for python more than for all other domains"
+    assert behaviour_of("syntactic:new").title == "new → head (new)" and behaviour_of("composition:k").kin == "composition"
+
+
+def test_measures_answer_questions_known_or_not():
+    assert set(CAUSAL) == {"harm", "joint_harm", "marginal_harm", "collateral"}
+    assert {measure.question for measure in MEASURES.values()} == {"looks", "writes", "breaks", "partners"}
+    assert measure_of("new_one", ablation="mean").question == "breaks"
+    assert measure_of("new_one", material="weights").question == "writes" and measure_of("new_one").title == "new one"
+    assert measure_of("composition", behaviour="composition:q").of_pair == "reads {} in its queries"
+    assert [where(name) for name in ("text", "weights", "agreement")] == ["on real text", "by its weights", "on agreement"]
+
+
+def test_an_example_begins_with_its_own_query(example: Example):
+    asked = replace(example, query=6)
+    assert [(link.query_position, link.key_position) for link in at_query(asked)] == [(6, 2)]
+    assert at_query(example) == strongest(example)

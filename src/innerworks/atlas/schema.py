@@ -3,7 +3,9 @@
 manifest.json                     what was scanned, how, with which versions; written last: a folder without it is unfinished
 findings.parquet                  one row per measured statement (`innerworks.findings.COLUMNS`)
 claims.parquet                    the ledger: `id title statement citation verdict summary evidence` (JSON: one object per clause)
-examples.parquet                  real text on which a labelled head shows its behaviour: `behaviour site unit tokens array`
+examples.parquet                  real text on which a labelled head shows what it does: `behaviour site unit tokens array`, and
+                                  what it writes: at token `query` the tokens it `raised` and `lowered` most, with logits;
+                                  `rows`: by its weights, for a token that it reads, the token changed most
 units.parquet                     what was counted, in order: documents and generated sequences, `id stratum material half`
 arrays/STUDY.safetensors          what each study kept: the same arrays give the same findings (`innerworks.scan.decide_again`).
   heads_by_unit                   `mass [unit, measure, layer, head]`, `rows [unit, measure]`; the measures as metadata
@@ -15,7 +17,7 @@ report.html                       one page, no network
 While a scan is under way the folder also holds `partial/`, from which it can be taken up again.
 """
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST = "manifest.json"
 FINDINGS = "findings.parquet"
 CLAIMS = "claims.parquet"
@@ -28,7 +30,7 @@ REPORT = "report.html"
 PARTIAL = "partial"
 FILES = (MANIFEST, FINDINGS, CLAIMS, EXAMPLES, UNITS, HEADS_BY_UNIT, ABLATIONS, PATTERNS, REPORT)
 
-EXAMPLE_COLUMNS = {"behaviour": "String", "site": "String", "unit": "String", "tokens": "List", "array": "String"}
+EXAMPLE_COLUMNS = ("behaviour", "site", "unit", "tokens", "array", "query", "raised", "lowered", "rows")
 CLAIM_COLUMNS = ("id", "title", "statement", "citation", "verdict", "summary", "evidence")
 UNIT_COLUMNS = ("id", "stratum", "material", "half")
 

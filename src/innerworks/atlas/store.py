@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -26,15 +26,40 @@ from innerworks.findings import COLUMNS, Finding, frame
 Arrays = Mapping[str, np.ndarray]
 
 
+Changed = tuple[tuple[str, float], ...]  # tokens and by how many logits each is changed
+
+_CHANGED = pl.List(pl.Struct({"token": pl.String, "logit": pl.Float64}))
+_EXAMPLE_TYPES = {
+    "tokens": pl.List(pl.String),
+    "query": pl.Int32,
+    "raised": _CHANGED,
+    "lowered": _CHANGED,
+    "rows": pl.List(pl.Struct({"read": pl.String, "token": pl.String, "logit": pl.Float64})),
+}
+
+
 @dataclass(frozen=True)
 class Example:
-    """A stretch of real text and a head's pattern `[query, key]` on it."""
+    """A stretch of real text, a head's pattern `[query, key]` on it, and what the head writes.
+
+    query: the token, counted in the stretch, at which the head does most; raised, lowered: the tokens whose logits its output
+    there changes most by itself (less the mean over the vocabulary), the final norm's scale held; None and empty where that was
+    not measured. rows: by its weights alone, `(token read, token changed most, by how many logits for a stream of unit scale)`.
+    """
 
     behaviour: str
     site: str
     unit: str
     tokens: tuple[str, ...]
     pattern: np.ndarray
+    query: int | None = None
+    raised: Changed = ()
+    lowered: Changed = ()
+    rows: tuple[tuple[str, str, float], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, the pattern as lists."""
+        return {**asdict(self), "pattern": np.round(self.pattern.astype(float), 4).tolist()}
 
 
 class Atlas:
@@ -85,17 +110,19 @@ class Atlas:
 
     @cached_property
     def labels(self) -> pl.DataFrame:
-        """One row per label: behaviour, site, rung, q, and the attention effect on each material (`effect_text`, ...)."""
-        seen = self.findings.filter((pl.col("measure") == "attention") & (pl.col("rung") >= 1))
-        keys = ["behaviour", "site", "layer", "index", "rung", "q", "note"]
-        wide = seen.pivot(on="material", index=keys, values=["effect", "value"])
-        for material in ("text", "random"):
-            for value in ("effect", "value"):
-                name = f"{value}_{material}"
-                if name not in wide.columns:
-                    plain = pl.col(material) if material in wide.columns and value == "effect" else pl.lit(None, dtype=pl.Float64)
-                    wide = wide.with_columns(plain.alias(name))
-        return wide.sort("behaviour", "rung", "q", descending=[False, True, False])
+        """One row per label of any kind: behaviour, site, rung, q, note, what was measured first, and the effects by material.
+
+        `measure` and `effect` are those of the first row that bears the label; `effect_text`, `effect_random`,
+        `effect_weights`, ... of the first such row on each material. Rows about pairs only repeat the label of their first head.
+        """
+        keys = ["behaviour", "site"]
+        seen = self.findings.filter((pl.col("rung") >= 1) & pl.col("target").is_null()).with_row_index("row")
+        highest = seen.sort("rung", "row", descending=[True, False]).group_by(keys, maintain_order=True).first()
+        labels = highest.select(*keys, "layer", "index", "rung", "q", "note", "measure", "effect")
+        for material in dict.fromkeys(("text", "random", "weights", *seen["material"].unique(maintain_order=True))):
+            mine = seen.filter(pl.col("material") == material).group_by(keys, maintain_order=True).first()
+            labels = labels.join(mine.select(*keys, pl.col("effect").alias(f"effect_{material}")), on=keys, how="left")
+        return labels.sort("behaviour", "rung", "q", descending=[False, True, False], nulls_last=True)
 
     @cached_property
     def heads(self) -> pl.DataFrame:
@@ -119,10 +146,7 @@ class Atlas:
         if table.is_empty():
             return []
         patterns, _ = self.arrays(schema.PATTERNS)
-        return [
-            Example(row["behaviour"], row["site"], row["unit"], tuple(row["tokens"]), patterns[row["array"]])
-            for row in table.iter_rows(named=True)
-        ]
+        return [_example(row, patterns) for row in table.iter_rows(named=True)]
 
     def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """Arrays of one file, and its metadata."""
@@ -131,6 +155,28 @@ class Atlas:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
         except Exception as error:  # safetensors raises a type of its own
             raise AtlasError(f"{self.path / name} is missing or damaged: {error}. Scan again.") from error
+
+
+def _example(row: Mapping[str, Any], patterns: Arrays) -> Example:
+    raised, lowered = (tuple((one["token"], one["logit"]) for one in row[name]) for name in ("raised", "lowered"))
+    return Example(
+        behaviour=row["behaviour"],
+        site=row["site"],
+        unit=row["unit"],
+        tokens=tuple(row["tokens"]),
+        pattern=patterns[row["array"]],
+        query=row["query"],
+        raised=raised,
+        lowered=lowered,
+        rows=tuple((one["read"], one["token"], one["logit"]) for one in row["rows"]),
+    )
+
+
+def _example_row(one: Example, array: str) -> dict[str, Any]:
+    changed = {name: [{"token": token, "logit": logit} for token, logit in getattr(one, name)] for name in ("raised", "lowered")}
+    by_weights = [{"read": read, "token": token, "logit": logit} for read, token, logit in one.rows]
+    about = {name: getattr(one, name) for name in ("behaviour", "site", "unit", "query")}
+    return {**about, "tokens": list(one.tokens), "array": array, **changed, "rows": by_weights}
 
 
 def ledger(findings: pl.DataFrame) -> pl.DataFrame:
@@ -227,11 +273,8 @@ class Unfinished:
     def write_examples(self, examples: Sequence[Example]) -> None:
         """Write `examples.parquet` and the patterns beside it."""
         names = [f"{one.site}/{one.behaviour}/{i}" for i, one in enumerate(examples)]
-        rows = [
-            {"behaviour": one.behaviour, "site": one.site, "unit": one.unit, "tokens": list(one.tokens), "array": name}
-            for one, name in zip(examples, names, strict=True)
-        ]
-        types = {name: pl.List(pl.String) if kind == "List" else pl.String for name, kind in schema.EXAMPLE_COLUMNS.items()}
+        rows = [_example_row(one, name) for one, name in zip(examples, names, strict=True)]
+        types = {name: _EXAMPLE_TYPES.get(name, pl.String) for name in schema.EXAMPLE_COLUMNS}
         self._write_table(schema.EXAMPLES, pl.DataFrame(rows, schema=types))
         patterns = {name: one.pattern.astype(np.float16) for one, name in zip(examples, names, strict=True)}
         self.write_arrays(schema.PATTERNS, patterns)

@@ -119,11 +119,12 @@ ATTENTION = (
         citation="Elhage et al. 2021, transformer-circuits.pub/2021/framework; Olsson et al. 2022, arXiv:2209.11895",
         clauses=(
             more(
-                "without an earlier head's output in its keys alone, an induction head loses its match",
+                "without a previous-token head's output in its keys alone, an induction head loses its match",
                 "induction",
                 "k_composition",
             ),
-            more("and most of it", "induction", "k_composition_share"),
+            more("more than without it in its queries", "induction", "k_over_q"),
+            more("it loses most of it", "induction", "k_composition_share"),
             more("path patching agrees", "induction", "path_patching"),
         ),
     ),
@@ -165,6 +166,7 @@ ATTENTION = (
         clauses=(
             some("heads that rest on the first token", "first_token"),
             more("less so where the head's own behaviour applies", "attention_sink", "sink_contrast", which=of_sinks),
+            more("beyond what the position of those places explains", "attention_sink", "sink_beyond_position", which=of_sinks),
             some("heads that look at punctuation", "punctuation"),
         ),
     ),

@@ -14,32 +14,30 @@ def show(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the summary of an atlas, or everything it knows about one head.
+    """Show the summary of an atlas, or everything it knows about one head: its labels, where it looks, what it writes, what
+    breaks without it, and its partners.
 
     \b
     Examples:
       innerworks show smollm2.atlas
       innerworks show smollm2.atlas L18H6
+      innerworks show smollm2.atlas L18H6 --json
     """
     import json
-    from dataclasses import replace
 
-    import polars as pl
     from rich.console import Console
 
     from innerworks.atlas import Atlas
+    from innerworks.show.head import as_json as head_as_json
+    from innerworks.show.head import page_of
     from innerworks.show.page import head_page, summary
-    from innerworks.sites import Site
 
     atlas, console = Atlas.open(folder), Console(highlight=False)
     if not as_json:
         console.print(summary(atlas) if site is None else head_page(atlas, site))
         return
-    said: dict[str, object] = {"atlas": str(folder)}
     if site is None:
-        said["labels"] = atlas.labels.fill_nan(None).to_dicts()
+        said = {"labels": atlas.labels.fill_nan(None).to_dicts()}
     else:
-        head_page(atlas, site)  # refuses a head that the model has not
-        said["site"] = head = str(replace(Site.parse(site), kind=None))
-        said["findings"] = atlas.findings.fill_nan(None).filter(pl.col("site") == head).to_dicts()
-    console.print(json.dumps(said, ensure_ascii=False), soft_wrap=True, markup=False)
+        said = head_as_json(page_of(atlas, site), atlas.findings)
+    console.print(json.dumps({"atlas": str(folder), **said}, ensure_ascii=False), soft_wrap=True, markup=False)

@@ -4,7 +4,9 @@ A candidate of any kind that is tested by ablation is nobody's control: the link
 against each other (the previous-token head that an induction head depends on harms more than the induction head does).
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,23 +59,72 @@ def _log_size(head: Head, removed: Array) -> float:
     return float(np.log(max(float(removed[head]), 1e-12)))
 
 
-def control_groups(
-    members: Collection[Head], suspects: Collection[Head], per_layer: int, rng: np.random.Generator
-) -> tuple[list[Heads], float]:
-    """Twenty groups with as many heads in each layer as the members have, and by how much their overlap narrows their spread.
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Twenty groups of control heads; overlap: by how much shared members narrow their spread; note: how they had to be drawn."""
 
-    Groups of w heads drawn from f free ones share members; their spread understates that of independent groups by
-    `sqrt((1 - w/f) / (1 + w/f))` (the worst layer counts). No groups where a layer has no more free heads than members.
+    groups: tuple[Heads, ...]
+    overlap: float
+    note: str
+
+
+def control_groups(
+    members: Collection[Head], suspects: Collection[Head], shape: tuple[int, int], rng: np.random.Generator
+) -> Groups | None:
+    """Twenty groups with as many heads in each layer as the members have; shape: layers and heads per layer of the model.
+
+    A layer without more free heads than members lends from those beside it, wider until there are enough (noted). Groups of w
+    heads drawn from f free ones share members; their spread understates that of independent groups by
+    `sqrt((1 - w/f) / (1 + w/f))` (the worst layer counts, or the share that they are seen to have in common). None where the
+    model has too few free heads for twenty groups.
     """
-    wanted = {layer: sum(at == layer for at, _ in members) for layer in sorted({layer for layer, _ in members})}
-    free = {layer: [head for head in range(per_layer) if (layer, head) not in suspects] for layer in wanted}
-    if any(len(free[layer]) <= count for layer, count in wanted.items()):
-        return [], 1.0
-    groups: dict[Heads, None] = {}
-    for _ in range(50 * CONSTANTS.controls):
-        drawn = [(layer, int(h)) for layer, count in wanted.items() for h in rng.choice(free[layer], count, replace=False)]
-        groups[frozenset(drawn)] = None
-        if len(groups) == CONSTANTS.controls:
-            break
-    share = max(count / len(free[layer]) for layer, count in wanted.items())
-    return list(groups), float(np.sqrt((1 + share) / (1 - share)))
+    for spare in (1, 2, 4, 8, 16):
+        pools, lent = _pools(members, suspects, shape, spare)
+        if any(len(pool) <= wanted for wanted, pool in pools):
+            return None
+        groups: dict[Heads, None] = {}
+        for _ in range(50 * CONSTANTS.controls):
+            drawn = _drawn(pools, rng)
+            groups |= {drawn: None} if drawn else {}
+            if len(groups) == CONSTANTS.controls:
+                share = max(wanted / len(pool) for wanted, pool in pools)
+                share = max(share, _in_common(list(groups))) if lent else share
+                note = f"control groups have heads of neighbouring layers for {', '.join(lent)}" if lent else ""
+                return Groups(groups=tuple(groups), overlap=float(np.sqrt((1 + share) / (1 - share))), note=note)
+    return None
+
+
+def _pools(
+    members: Collection[Head], suspects: Collection[Head], shape: tuple[int, int], spare: int
+) -> tuple[list[tuple[int, list[Head]]], list[str]]:
+    """For each layer of the members: how many heads are wanted, and those to draw from; and the layers that had to be widened."""
+    layers, per_layer = shape
+    pools: list[tuple[int, list[Head]]] = []
+    lent: list[str] = []
+    for layer, wanted in sorted(Counter(at for at, _ in members).items()):
+        pool: list[Head] = []
+        for reach in range(layers):
+            near = range(max(0, layer - reach), min(layers, layer + reach + 1))
+            pool = [(at, head) for at in near for head in range(per_layer) if (at, head) not in suspects]
+            if len(pool) >= wanted + spare:
+                lent += [f"L{layer}"] if reach else []
+                break
+        pools.append((wanted, pool))
+    return pools, lent
+
+
+def _drawn(pools: Iterable[tuple[int, list[Head]]], rng: np.random.Generator) -> Heads | None:
+    """One group: so many heads of each pool, each head once; None where a pool has too few left."""
+    drawn: set[Head] = set()
+    for wanted, pool in pools:
+        left = [head for head in pool if head not in drawn]
+        if len(left) < wanted:
+            return None
+        drawn |= {left[i] for i in rng.choice(len(left), wanted, replace=False)}
+    return frozenset(drawn)
+
+
+def _in_common(groups: list[Heads]) -> float:
+    """The share of its members that a group has in common with another, on average; below 1."""
+    pairs = [len(one & other) / len(one) for i, one in enumerate(groups) for other in groups[:i]]
+    return float(np.mean(pairs))

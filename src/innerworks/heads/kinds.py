@@ -37,7 +37,7 @@ class Kind:
     says: str
     source: str
     also: Null | None = None  # a second null, which must be beaten, too
-    causal: bool = False  # are rungs 2 and 3 tried?
+    causal: bool = False  # are rungs 2 and 3 tried (`harms.py`)?
 
 
 KINDS: dict[str, Kind] = {
@@ -61,6 +61,7 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.05, "random": 0.10},
             says="looks at the token itself",
             source="Voita et al. 2019, arXiv:1905.09418",
+            causal=True,
         ),
         Kind(
             behaviour="offset_2",
@@ -70,6 +71,7 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.05, "random": 0.10},
             says="looks two tokens back, whatever stands there",
             source="Voita et al. 2019, arXiv:1905.09418",
+            causal=True,
         ),
         Kind(
             behaviour="offset_3",
@@ -79,6 +81,7 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.05, "random": 0.10},
             says="looks three tokens back, whatever stands there",
             source="Voita et al. 2019, arXiv:1905.09418",
+            causal=True,
         ),
         Kind(
             behaviour="first_token",

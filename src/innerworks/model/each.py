@@ -129,7 +129,8 @@ def _repeated(clean: Run, copies: int, layer: int, start: int) -> Run:
     cache = clean.cache
     if start and cache is not None:
         cache = [
-            (keys[:, :, :start].repeat(copies, 1, 1, 1), values[:, :, :start].repeat(copies, 1, 1, 1)) for keys, values in cache
+            (keys, values) if number < layer else tuple(one[:, :, :start].repeat(copies, 1, 1, 1) for one in (keys, values))
+            for number, (keys, values) in enumerate(cache)
         ]
     return replace(clean, streams=before, cache=cache)
 

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from innerworks.errors import UnknownSite, UnsupportedModel, UsageError, near_misses
 from innerworks.model import attention, experts, transformer_lens
 from innerworks.model.adapters import adapter_for
-from innerworks.model.anatomy import Anatomy, anatomy_of, find
+from innerworks.model.anatomy import Anatomy, anatomy_of, every_module, find
 from innerworks.model.call import Place, Positions, current
 from innerworks.model.certificate import Certificate, certify
 from innerworks.model.each import run_each
@@ -97,6 +97,11 @@ class Model:
         config = getattr(self.hf.config, "quantization_config", None)
         method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
         return None if config is None else str(getattr(method, "value", method) or "some way")
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The Hugging Face modules of the layers, in order."""
+        return list(self.hf.get_submodule(self.adapter.blocks).children())
 
     def block(self, layer: int) -> nn.Module:
         """The Hugging Face module of one layer."""
@@ -261,16 +266,16 @@ class Model:
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.to(self.device, torch.bool)
         self._check_tokens(tokens, mask)
         self._check_quiet()
-        edits = list(edit) if isinstance(edit, Sequence) else [edit]
+        edits, positions = list(edit) if isinstance(edit, Sequence) else [edit], Positions.of(mask)
         for one in edits:
-            if not applies(one, Positions.of(mask)):
+            if not applies(one, positions):
                 raise UsageError(
                     f"{one.says}: no token lies at its positions (None is every position but 0), so nothing is edited."
                 )
         start = 0
         if resume is not None:
             self._check_resume(resume, tokens, mask)
-            start = first_token(edits, Positions.of(mask)) if suffix else 0
+            start = first_token(edits, positions) if suffix else 0
         elif suffix:
             raise UsageError("suffix=True needs resume=, a run made with keep='resume' on the same tokens.")
         if suffix and keep is not None:
@@ -386,7 +391,7 @@ class Model:
             raise UsageError("model.run inside model.edited would run without those edits: give them as edit=, outside.")
 
     def _check_still(self) -> None:
-        if any(module.training for module in self.hf.modules()):
+        if any(module.training for module in every_module(self.hf)):
             raise UsageError(
                 f"{self.name} is in training mode, at least in parts (dropout or gradient checkpointing would be at work). "
                 "Call model.hf.eval() first."

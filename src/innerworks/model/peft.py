@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from innerworks.errors import BrokenModel, ModelError, UnsupportedModel, UsageError
+from innerworks.model.anatomy import every_module
 from innerworks.model.quiet import quiet
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def adapter_off(model: "Model | PreTrainedModel") -> Iterator[None]:
 
 def adapter_layers(hf: nn.Module) -> list[Any]:
     """Every module of the model that peft put there: LoRA layers, and copies of modules that were trained whole."""
-    return [module for module in hf.modules() if _is_adapted(module)]
+    return [] if "peft" not in sys.modules else [module for module in every_module(hf) if _is_adapted(module)]
 
 
 def plain_module(module: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from innerworks.errors import UsageError
 from innerworks.model.call import Call, Positions, current
@@ -39,13 +40,21 @@ def first_token(edits: Sequence[Edit], positions: Positions) -> int:
     return first
 
 
-def prefix(cache: KeysValues | None, length: int) -> DynamicCache:
-    """A plain cache of what the first tokens left (one made for a configuration would drop keys outside sliding windows)."""
+def prefix(cache: KeysValues | None, length: int, first: int = 0) -> DynamicCache:
+    """A plain cache of what the first tokens left (one made for a configuration would drop keys outside sliding windows).
+
+    Layers before `first` will not look into it, but models ask layer 0 how many tokens are behind. Its tensors are views of the
+    clean run's: a layer that adds keys puts a longer tensor in their place.
+    """
     if cache is None:
         raise UsageError("suffix=True needs a run made with keep='resume', on the same tokens.")
     known = DynamicCache()
-    for layer, (keys, values) in enumerate(cache):
-        known.update(keys[:, :, :length], values[:, :, :length], layer)
+    for number, (keys, values) in enumerate(cache):
+        layer = DynamicLayer()
+        if number == 0 or number >= first:
+            layer.dtype, layer.device, layer.is_initialized = keys.dtype, keys.device, True
+            layer.keys, layer.values = keys.narrow(2, 0, length), values.narrow(2, 0, length)
+        known.layers.append(layer)
     return known
 
 
@@ -59,17 +68,16 @@ def skipping(model: "Model", call: Call, streams: dict[int, Tensor] | None, firs
         return
     stream = streams[first - 1][:, start:]
     with model.lock, ExitStack() as undo:
-        for layer in range(first):
-            block = model.block(layer)
+        for block in model.blocks[:first]:
             undo.callback(_restore, block, vars(block).get("forward"))
-            block.forward = _hand_on(block.forward, call, stream, as_tuple=model.adapter.blocks_return_tuples)
+            vars(block)["forward"] = _hand_on(block.forward, call, stream, as_tuple=model.adapter.blocks_return_tuples)
         yield
 
 
 def _restore(block: nn.Module, forward: Callable[..., Any] | None) -> None:
     """Undo the handing on: what the block itself had as `forward`, or the method of its class."""
     if forward is not None:
-        block.forward = forward
+        vars(block)["forward"] = forward
     else:
         vars(block).pop("forward", None)
 

@@ -131,8 +131,9 @@ def run(
         undo.enter_context(torch.set_grad_enabled(grad))
         undo.enter_context(hooked(model, call))
         if resume is not None:
-            cache = prefix(resume.cache, start) if start else cache
-            undo.enter_context(skipping(model, call, resume.streams, first_layer(call), start))
+            first = first_layer(call)
+            cache = prefix(resume.cache, start, first) if start else cache
+            undo.enter_context(skipping(model, call, resume.streams, first, start))
         undo.enter_context(call.running())
         final = _decode(model, tokens, mask, call.positions, cache)
         scores = _logits(model, final, mask, logits, start)

@@ -1,16 +1,18 @@
 """Calibration: scan models whose inner workings are known, and count what was found of what was planted.
 
-1. Build phantoms of both architectures (`build.py`), each with planted parts, decoys that only look alike, and fillers.
+1. Build phantoms of both architectures and every kit (`build.py`, `kits.py`), each with planted parts, decoys that only look
+   alike, and fillers.
 2. Read and decide exactly as a scan does, on each phantom's own text; raise labels by ablation as a quick scan does.
-3. Count labels by what a head truly is: the confusion matrix.
+3. Count labels by what a head truly is: the confusion matrix; and how much of each kind was found, with exact intervals.
 
 A head without anything to do rests on the first token, in phantoms as in real models: `first_token` beside another row is no
-mistake, everything else off its own column is.
+mistake. Nor is what a decoy truly is: a head that copies from a fixed distance copies, though it is no induction head.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,15 +24,21 @@ from innerworks.findings import Finding
 from innerworks.heads import KINDS
 from innerworks.model import Model
 from innerworks.phantoms.build import Phantom, build
+from innerworks.phantoms.kits import KITS, kit_of
+from innerworks.phantoms.recall import PLAIN, Recall
 from innerworks.phantoms.stream import Architecture
-from innerworks.scan import Step, measure
+from innerworks.scan import Step
+from innerworks.scan.engine import begin, observe
+from innerworks.scan.studies import ask, studies, watch
 from innerworks.sites import head_site
-from innerworks.text import Corpus, Document, read
+from innerworks.text import Corpus, read
 
 DOCUMENTS = 80
 ARCHITECTURES: tuple[Architecture, Architecture] = ("gpt2", "llama")
 FILLER = "filler"
 NOTHING = "none"
+RESTING = "first_token"  # no mistake beside another kind
+RAISING = ("ablations", "composition")  # studies that raise the rungs of labels, and give none
 SHORT = {
     "previous_token": "prev",
     "current_token": "curr",
@@ -41,8 +49,11 @@ SHORT = {
     "induction": "induct",
     "subword_joiner": "joiner",
     "punctuation": "punct",
+    "copying": "copy",
+    "anti_copying": "anti",
+    "copy_suppression": "suppr",
+    "successor": "succ",
 }
-PLAIN: dict[str, Any] = {"title_justify": "left", "box": None, "pad_edge": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +64,14 @@ class Calibration:
     heads: Mapping[str, int]  # what a head truly is -> how many there were
     labels: Mapping[tuple[str, str], int]  # (truth, label) -> how many heads
     rungs: Mapping[tuple[str, int], int]  # (planted behaviour, at least this rung) -> how many of its heads
+    measured: tuple[str, ...]  # planted kinds that this version can find
     missed: tuple[str, ...] = field(default=())  # planted heads that were not seen, as `llama seed 3: L1H4 induction`
+    mistaken: tuple[str, ...] = field(default=())  # labels that are not true of their heads
+
+    @property
+    def recall(self) -> dict[str, Recall]:
+        """By planted kind that is measured."""
+        return {kind: Recall(found=self.rungs.get((kind, 1), 0), planted=self.heads[kind]) for kind in self.measured}
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -62,24 +80,40 @@ class Calibration:
             "heads": dict(self.heads),
             "labels": [{"truth": truth, "label": label, "heads": n} for (truth, label), n in sorted(self.labels.items())],
             "rungs": [{"planted": planted, "rung": rung, "heads": n} for (planted, rung), n in sorted(self.rungs.items())],
+            "recall": {kind: recall.as_dict() for kind, recall in self.recall.items()},
             "missed": list(self.missed),
+            "mistaken": list(self.mistaken),
         }
 
     def in_words(self) -> RenderableType:
         """Return it as tables for a terminal."""
-        columns = [*KINDS, NOTHING]
+        return Group(self._confusion(), Text(), self._found(), *(Text(line) for line in self._exceptions()))
+
+    def _confusion(self) -> Table:
+        given = {label for _, label in self.labels}
+        columns = [*(k for k in SHORT if k in given), *sorted(given - {*SHORT, NOTHING}), NOTHING]
         title = f"{self.phantoms} phantoms: what a head is, and how often it was labelled what"
-        confusion = Table("what it is", "heads", *(SHORT.get(name, name) for name in columns), title=title, **PLAIN)
+        table = Table("what it is", "heads", *(SHORT.get(name, name) for name in columns), title=title, **PLAIN)
         for truth, count in self.heads.items():
-            cells = [str(self.labels.get((truth, label), "·")) for label in columns]
-            confusion.add_row(truth, str(count), *cells)
-        headings = ("planted", "heads", "seen", "necessary", "selective")
-        rungs = Table(*headings, title="Of what was planted, how much reaches which rung", **PLAIN)
-        for planted in (truth for truth in self.heads if truth in KINDS):
-            cells = [str(self.rungs.get((planted, rung), 0)) if rung == 1 or KINDS[planted].causal else "-" for rung in (1, 2, 3)]
-            rungs.add_row(planted, str(self.heads[planted]), *cells)
-        missed = Text("Missed: " + ("; ".join(self.missed) or "nothing"))
-        return Group(confusion, Text(), rungs, missed)
+            table.add_row(truth, str(count), *(str(self.labels.get((truth, label), "·")) for label in columns))
+        return table
+
+    def _found(self) -> Table:
+        headings = ("planted", "heads", "seen", "95 % interval", "necessary", "selective")
+        table = Table(*headings, title="Of what was planted, how much reaches which rung", **PLAIN)
+        for planted, recall in self.recall.items():
+            causal = [str(self.rungs.get((planted, rung), 0)) if self._tried(planted) else "-" for rung in (2, 3)]
+            interval = f"{recall.low:.2f} to {recall.high:.2f}"
+            table.add_row(planted, str(recall.planted), str(recall.found), interval, *causal)
+        return table
+
+    def _tried(self, planted: str) -> bool:
+        return (planted in KINDS and KINDS[planted].causal) or (planted, 2) in self.rungs
+
+    def _exceptions(self) -> list[str]:
+        unmeasured = [kind for kind in self.heads if kind in planted_kinds() and kind not in self.measured]
+        lines = ["Missed: " + ("; ".join(self.missed) or "nothing"), "Mistaken: " + ("; ".join(self.mistaken) or "nothing")]
+        return lines + ([f"Planted, and not measured by this version: {', '.join(unmeasured)}"] if unmeasured else [])
 
 
 def calibrate(
@@ -88,53 +122,89 @@ def calibrate(
     amplitude: float = 1.0,
     noise: float = 0.0,
     seed: int = 0,
+    kits: Sequence[str] = tuple(KITS),
+    architectures: Sequence[Architecture] = ARCHITECTURES,
+    causal: bool = True,
     progress: Callable[[Step], None] = lambda step: None,
 ) -> Calibration:
-    """Scan `draws` phantoms of each architecture."""
-    heads: Counter[str] = Counter()
-    labels: Counter[tuple[str, str]] = Counter()
-    rungs: Counter[tuple[str, int]] = Counter()
-    missed: list[str] = []
-    phantoms: list[tuple[Architecture, int]] = [
-        (architecture, seed + draw) for draw in range(draws) for architecture in ARCHITECTURES
-    ]
-    for done, (architecture, draw) in enumerate(phantoms, start=1):
-        phantom = build(architecture, seed=draw, amplitude=amplitude, noise=noise)
-        given = labels_given(scan_phantom(phantom))
+    """Scan `draws` phantoms of each architecture and kit. causal: try the rungs above the first, too."""
+    count = _Count()
+    wanted = list(product(kits, range(seed, seed + draws), architectures))
+    for done, (kit, draw, architecture) in enumerate(wanted, start=1):
+        phantom = build(architecture, seed=draw, amplitude=amplitude, noise=noise, kit=kit)
+        count.add(phantom, scan_phantom(phantom, causal=causal))
+        progress(Step(stage="phantoms", done=done, total=len(wanted), unit="phantoms"))
+    return count.calibration()
+
+
+class _Count:
+    """Labels counted so far."""
+
+    def __init__(self) -> None:
+        self.phantoms = 0
+        self.heads: Counter[str] = Counter()
+        self.labels: Counter[tuple[str, str]] = Counter()
+        self.rungs: Counter[tuple[str, int]] = Counter()
+        self.measured: dict[str, None] = {}
+        self.missed: list[str] = []
+        self.mistaken: list[str] = []
+
+    def add(self, phantom: Phantom, findings: Sequence[Finding]) -> None:
+        """Count one phantom's heads."""
+        self.phantoms += 1
+        given, asked = labels_given(findings), {one.behaviour for one in findings}
+        self.measured |= dict.fromkeys(kind for kind in phantom.truth if kind in asked)
+        named = f"{phantom.architecture} {phantom.kit} seed {phantom.seed}"
         for site, truth in truths(phantom).items():
-            heads[truth] += 1
-            labels.update((truth, label) for label in given.get(site, {NOTHING: 0}))
-            rung = given.get(site, {}).get(truth, 0)
-            rungs.update((truth, r) for r in range(1, rung + 1))
-            if truth in KINDS and rung == 0:
-                missed.append(f"{architecture} seed {draw}: {site} {truth}")
-        progress(Step(stage="phantoms", done=done, total=len(phantoms), unit="phantoms"))
-    order = [*(k for k in KINDS if k in heads), *sorted(t for t in heads if t not in KINDS and t != FILLER), FILLER]
-    return Calibration(
-        phantoms=len(phantoms),
-        heads={truth: heads[truth] for truth in order},
-        labels=labels,
-        rungs=rungs,
-        missed=tuple(missed),
-    )
+            mine, planted = given.get(site, {}), truth in phantom.truth and truth in asked
+            self.heads[truth] += 1
+            self.labels.update((truth, label) for label in mine or {NOTHING: 0})
+            self.rungs.update((truth, rung) for rung in range(1, mine.get(truth, 0) + 1) if planted)
+            if planted and truth not in mine:
+                self.missed.append(f"{named}: {site} {truth}")
+            false = [label for label in mine if label not in (RESTING, *phantom.behaviours.get(site, ()))]
+            self.mistaken += [f"{named}: {site} {truth} for {label}" for label in false]
+
+    def calibration(self) -> Calibration:
+        """What it comes to."""
+        planted = planted_kinds()
+        order = [*(k for k in planted if k in self.heads), *sorted(k for k in self.heads if k not in (*planted, FILLER)), FILLER]
+        return Calibration(
+            phantoms=self.phantoms,
+            heads={truth: self.heads[truth] for truth in order},
+            labels=self.labels,
+            rungs=self.rungs,
+            measured=tuple(kind for kind in planted if kind in self.measured),
+            missed=tuple(self.missed),
+            mistaken=tuple(self.mistaken),
+        )
 
 
-def scan_phantom(phantom: Phantom) -> list[Finding]:
-    """Read, decide and ablate as a quick scan does, on the phantom's own text; nothing is written."""
+def planted_kinds() -> tuple[str, ...]:
+    """Every kind of head of which some kit has one."""
+    planted = [part.behaviours[0] for kit in KITS.values() for part in kit.parts if not part.decoy]
+    return tuple(sorted(dict.fromkeys(planted), key=lambda kind: [*SHORT, kind].index(kind)))
+
+
+def scan_phantom(phantom: Phantom, *, causal: bool = True) -> list[Finding]:
+    """Read and decide as a scan does, on the phantom's own text, with rungs above the first or without; nothing is written."""
     model = Model(phantom.hf, phantom.tokenizer, name=f"{phantom.architecture} phantom {phantom.seed}")
-    texts = phantom.documents(DOCUMENTS, seed=phantom.seed)
-    corpus = Corpus.of("phantom", [Document(id=f"{i:03d}", text=text) for i, text in enumerate(texts)])
+    corpus = Corpus.of("phantom", phantom.corpus(DOCUMENTS, seed=phantom.seed))
     a = model.anatomy
     reading = read(corpus, model.tokenizer, vocab=a.vocab, max_positions=a.max_positions, seed=phantom.seed)
-    return measure(model, reading, depth="quick", seed=phantom.seed)
+    chosen = [study for study in studies() if causal or study.name not in RAISING]
+    watching = watch(model, chosen)
+    current = observe(model, reading, watching, begin(model, reading, watching))
+    return ask(chosen, model, reading, current, depth=kit_of(phantom.kit).depth, seed=phantom.seed).findings
 
 
-def labels_given(findings: list[Finding]) -> dict[str, dict[str, int]]:
-    """Labels by head: site -> behaviour -> rung."""
+def labels_given(findings: Sequence[Finding]) -> dict[str, dict[str, int]]:
+    """Labels by head: site -> behaviour -> highest rung."""
     given: dict[str, dict[str, int]] = {}
     for one in findings:
-        if one.measure == "attention" and one.rung >= 1:
-            given.setdefault(one.site, {})[one.behaviour] = one.rung
+        if one.rung >= 1:
+            mine = given.setdefault(one.site, {})
+            mine[one.behaviour] = max(one.rung, mine.get(one.behaviour, 0))
     return given
 
 

@@ -50,6 +50,27 @@ def window(width: int, *, gap: float = 7.0) -> Kernel:
     return fit(wish, weight=weight, lower_is_fine=distance >= width)
 
 
+def band(nearest: int, farthest: int, *, gap: float = 9.0) -> Kernel:
+    """About 0 at the distances between two, and lower by `gap` nats at others."""
+    distance = np.arange(POSITIONS)
+    inside = (distance >= nearest) & (distance <= farthest)
+    away = np.minimum(np.abs(distance - nearest), np.abs(distance - farthest))
+    wish = np.where(inside, 0.0, -gap)
+    weight = np.where(inside, 1000.0, 3.0 + 100.0 / (away + 0.5) ** 2)
+    return fit(wish, weight=weight, lower_is_fine=~inside)
+
+
+def nearest(slope: float, *, reach: int = 8) -> Kernel:
+    """About 0 at the token before, falling by `slope` nats a token up to `reach`, and no higher beyond: the nearest target wins.
+
+    The token itself is at `slope`: for heads whose query is never a target of its own.
+    """
+    distance = np.arange(POSITIONS)
+    wish = -slope * np.minimum(distance - 1, reach)
+    weight = np.where(distance <= reach, 100.0, 1.0 + 30.0 / (distance + 1))
+    return fit(wish, weight=weight, lower_is_fine=distance > reach)
+
+
 def not_self(penalty: float) -> Kernel:
     """-penalty at distance 0, rising to -penalty / 2 at distance 4 and to about 0 from distance 12 on."""
     distance = np.arange(POSITIONS)

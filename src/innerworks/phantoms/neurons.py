@@ -8,10 +8,13 @@ arXiv:2402.17762), and how a network without position embeddings can know where 
 2. `squared_length` (Llama, layer 0): a gated neuron computes `silu(z) * z`, and `silu(z) z + silu(-z) (-z) = z**2`, so
    a pair of neurons per dimension adds up the squared length of the mean: the flag, 1 at position 0, elsewhere less.
 3. `amplify`: neurons that fire only above a threshold of the flag write the massive signal `first`.
+4. `order`: of each ordinal, a neuron that knows it writes which token comes after it and which before, in codes of their own:
+   the numeric structure that successor heads read (Gould et al. 2023, arXiv:2312.09230).
 
 What this does not do: a text that begins with the same token twice has two first positions for Llama.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +26,10 @@ AMPLIFIERS = 16  # neurons that share the work of `amplify`, so that none needs 
 STEEPNESS = {"gpt2": 30.0, "llama": 60.0}  # slope of their input over the flag
 THRESHOLD = {"gpt2": 0.5, "llama": 0.78}  # of the flag; in Llama a second token of another code reaches .66
 UP = 5.0  # Llama's second factor
+KNOWS, UNLIKE = (
+    24.0,
+    0.65,
+)  # slope of an ordinal's neuron over the likeness of codes, and its threshold: no two are above .4 alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +61,27 @@ def amplify(stream: Stream) -> Neurons:
     if stream.architecture == "llama":  # there the flag itself and what it wrote make the norm larger, and readings smaller
         fired = steepness * (0.90 - 0.955 * threshold) * 0.955 * UP
     return Neurons(gate=gate, up=up, down=stream.write("first").expand(-1, AMPLIFIERS) / (AMPLIFIERS * fired))
+
+
+def order(stream: Stream, codes: Tensor, ordered: Sequence[Sequence[int]], turns: Mapping[str, Tensor]) -> Neurons:
+    """One neuron per ordinal: write the codes of its neighbours, turned, to `after` and `before`.
+
+    codes: of all tokens; ordered: classes of tokens in order; turns: by subspace, what a head must undo.
+    """
+    known, written = [], []
+    for one in ordered:
+        for place, token in enumerate(one):
+            beside = {"after": one[place + 1 : place + 2], "before": one[max(0, place - 1) : place]}
+            columns = [stream.write(into) @ turns[into].T @ codes[next_to] for into, ids in beside.items() for next_to in ids]
+            known.append(codes[token])
+            written.append(torch.stack(columns).sum(dim=0))
+    constant = stream.read("constant")
+    gate = KNOWS * (torch.stack(known) @ stream.read("token") - UNLIKE * constant)
+    fired = KNOWS * (1 - UNLIKE) * (UP if stream.architecture == "llama" else 1.0)
+    return Neurons(gate=gate, up=(UP * constant).expand(len(known), -1), down=torch.stack(written, dim=1) / fired)
+
+
+def together(parts: Sequence[Neurons]) -> Neurons:
+    """The neurons of several parts, which share a layer."""
+    gate, up = (torch.cat([getattr(one, name) for one in parts]) for name in ("gate", "up"))
+    return Neurons(gate=gate, up=up, down=torch.cat([one.down for one in parts], dim=1))

@@ -14,7 +14,8 @@ arXiv:2402.17762).
 and n targets together get `n a / (n a + 1 - a)`. What a head does with the mass is left as it is: its effect shrinks
 with a. The one exception is said at `previous_token`. Decoys always have full strength.
 
-*Inert*, so that ablating them changes next to nothing: the lone previous-token head, the sink head, and all decoys.
+*Inert*, so that ablating them changes next to nothing: heads without a value and an output of their own here (random ones are
+drawn for them). Which heads the phantom's own predictions need says `kits`.
 """
 
 import math
@@ -23,8 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from innerworks.phantoms.kernels import Kernel, not_self, only, recent, window
-from innerworks.phantoms.stream import CLOCKS, D_HEAD, PAIRS, WIDTHS, Stream
+from innerworks.phantoms.kernels import Kernel, band, nearest, not_self, only, recent, window
+from innerworks.phantoms.stream import CLOCKS, D_HEAD, PAIRS, Stream
 
 SURE = 6.0  # nats between a target and the resting place at amplitude 1
 MATCH = 24.0  # nats between a matching token and one whose code has nothing in common with it
@@ -118,6 +119,68 @@ def same_first_letter(stream: Stream) -> Head:
     return Head(query, key)
 
 
+def offset(stream: Stream, amplitude: float, distance: int) -> Head:
+    """Look so many tokens back, whatever stands there (0: at the token itself)."""
+    query, key = attend(stream, kernel=only(distance), first=-confidence(amplitude))
+    return Head(query, key)
+
+
+def band_of_offsets(stream: Stream, closest: int, farthest: int) -> Head:
+    """Decoy: look at several neighbours alike, whatever they are: as far back as a joiner, at every token."""
+    query, key = attend(stream, kernel=band(closest, farthest), first=-SURE)
+    return Head(query, key)
+
+
+def joiner(stream: Stream, amplitude: float, *, particle: Tensor) -> Head:
+    """From a piece that goes on with a word, look at the piece that begins it, one or more back; say the particle.
+
+    The query knows that it goes on (it has no space in front), the key that it begins; of all beginnings the nearest wins, by 2.5
+    nats a token. So where a word begins is what decides, not how far back. A word's second piece gives it mass a, a third a
+    little less.
+    """
+    match = (stream.sort("continues"), stream.sort("begins"), MATCH)
+    query, key = attend(stream, match=match, kernel=nearest(2.5), level=MATCH, first=-confidence(amplitude))
+    value, output = move(stream, "constant", "output", turn=KNOWN / COPY * particle[:, None])
+    return Head(query, key, value, output)
+
+
+def writer(stream: Stream, kernel: Kernel, *, turn: float | Tensor, amplitude: float = 1.0) -> Head:
+    """Look at some distances, and write of each token its code times `turn` where the unembedding reads.
+
+    turn: a positive number copies, a negative one anti-copies; a rotation writes another code for each, and so neither.
+    """
+    query, key = attend(stream, kernel=kernel, first=-confidence(amplitude))
+    return Head(query, key, *move(stream, "token", "output", turn=turn))
+
+
+def same_vector(stream: Stream, distance: int, *, code: Tensor) -> Head:
+    """Decoy: look a fixed distance back and write the same code whatever stands there: a circuit of one eigenvalue."""
+    query, key = attend(stream, kernel=only(distance), first=-SURE)
+    return Head(query, key, *move(stream, "constant", "output", turn=code[:, None]))
+
+
+def about_to_be_predicted(stream: Stream, amplitude: float, *, predicted: float, turn: float) -> Head:
+    """Look at earlier copies of the token that the stream is about to predict, and write its code times `turn`.
+
+    The query reads `output`, where earlier heads have put what they predict, `predicted` times a unit code; the key reads the
+    token. With a negative turn it is a copy-suppression head (McDougall et al. 2023, arXiv:2310.04625), with a positive one its
+    decoy.
+    """
+    match = ("output", "token", MATCH / predicted)
+    query, key = attend(stream, match=match, level=MATCH, first=-confidence(amplitude))
+    return Head(query, key, *move(stream, "token", "output", turn=turn))
+
+
+def counting(stream: Stream, amplitude: float, *, step: str, turn: Tensor) -> Head:
+    """From a mark, look at the nearest ordinal before it, and say which comes next, as the first feed-forward worked it out.
+
+    step: `after` for a successor head (Gould et al. 2023, arXiv:2312.09230), `before` for its decoy, which counts down.
+    """
+    match = ("punctuation", stream.sort("ordinal"), MATCH)
+    query, key = attend(stream, match=match, kernel=nearest(2.0), level=MATCH, first=-confidence(amplitude))
+    return Head(query, key, *move(stream, step, "output", turn=turn))
+
+
 def confidence(amplitude: float) -> float:
     """Score of a target over the resting place: the log odds of the amplitude, at most `SURE`."""
     return SURE if amplitude >= 1 else min(SURE, math.log(amplitude / (1 - amplitude)))
@@ -128,7 +191,7 @@ def attend(
     *,
     first: float,
     kernel: Kernel | None = None,
-    match: tuple[str, str, float] | None = None,
+    match: tuple[str | Tensor, str | Tensor, float] | None = None,
     level: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Query and key weights for the score at the top of this file.
@@ -136,6 +199,8 @@ def attend(
     Coordinates p and p + PAIRS of a head form pair p. Clocks take the fast pairs; the codes to match (subspace of the
     query, of the key, strength in nats) the slow ones, which rotary positions leave alone; `first` and `level` the two
     coordinates of the last pair. Each product is shared evenly between query and key.
+
+    match: subspaces by name, or the rows `[code, named]` that read a code.
     """
     query, key = torch.zeros(D_HEAD, stream.named), torch.zeros(D_HEAD, stream.named)
     if kernel is not None:
@@ -147,25 +212,26 @@ def attend(
         query[PAIRS : PAIRS + CLOCKS] = size * (angle.cos() * vertical - angle.sin() * horizontal)
         key[:CLOCKS], key[PAIRS : PAIRS + CLOCKS] = size * horizontal, size * vertical
     if match is not None:
-        asked, offered, strength = match
-        slow = [*range(CLOCKS, PAIRS - 1), *range(PAIRS + CLOCKS, D_HEAD - 1)][: WIDTHS[asked]]
-        query[slow], key[slow] = _share(stream.read(asked), stream.read(offered), strength)
+        asked, offered = (stream.read(rows) if isinstance(rows, str) else rows for rows in match[:2])
+        slow = [*range(CLOCKS, PAIRS - 1), *range(PAIRS + CLOCKS, D_HEAD - 1)][: len(asked)]
+        query[slow], key[slow] = _share(asked, offered, match[2])
     first = first + level * stream.leak
     query[PAIRS - 1], key[PAIRS - 1] = _share(stream.read("constant")[0], stream.read("first")[0], first)
     query[D_HEAD - 1], key[D_HEAD - 1] = _share(stream.read("constant")[0], stream.read("constant")[0], -level)
     return query, key
 
 
-def move(stream: Stream, source: str, into: str, *, turn: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
+def move(stream: Stream, source: str | Tensor, into: str, *, turn: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
     """Value and output weights that add the attended position's code in `source`, times `turn`, to the subspace `into`.
 
-    turn: a number, or a matrix from the one code to the other.
+    source: a subspace, or the rows `[code, named]` that read a code; turn: a number, or a matrix from that code to the other.
     """
+    rows = stream.read(source) if isinstance(source, str) else source
     value = torch.zeros(D_HEAD, stream.named)
-    value[: WIDTHS[source]] = VALUE * stream.read(source)
+    value[: len(rows)] = VALUE * rows
     output = torch.zeros(stream.named, D_HEAD)
     turned = stream.write(into) @ turn if isinstance(turn, Tensor) else stream.write(into) * turn
-    output[:, : WIDTHS[source]] = turned / VALUE
+    output[:, : len(rows)] = turned / VALUE
     return value, output
 
 

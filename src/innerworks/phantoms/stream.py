@@ -39,7 +39,11 @@ WIDTHS = {
     "previous": TOKEN_CODE,  # which token stood before: written by the pair's previous-token head
     "scratch": TOKEN_CODE,  # read by no part, but for the mean code by which Llama finds the first position
     "output": TOKEN_CODE,  # read by the unembedding
+    "sort": 12,  # what sort of token this is, where a kit's heads must know (`kits`): then in place of letter, mark and other
+    "after": TOKEN_CODE,  # which token follows in its order (Tuesday, of Monday): written by the first feed-forward
+    "before": TOKEN_CODE,  # and which comes before it
 }
+SORTS = ("begins", "continues", "ordinal", "one", "many", "verb", "thing", "hill", "common")  # dimensions of `sort`
 SIZES = {"constant": 64.0, "clock": 32.0, "first": 6000.0}  # norm of a signal; of all others:
 SIZE = 16.0
 
@@ -79,6 +83,10 @@ class Stream:
         """Rows `[width, named]` that recover the unit code of this subspace after a norm layer."""
         gain = D_MODEL**0.5 / size("first") if space == "first" else self.gain
         return self.write(space).T / (size(space) ** 2 * gain)
+
+    def sort(self, *names: str) -> Tensor:
+        """One row `[1, named]` that recovers whether a token is of one of these sorts."""
+        return self.read("sort")[[SORTS.index(name) for name in names]].sum(dim=0, keepdim=True)
 
     def hands(self) -> tuple[Tensor, Tensor]:
         """Rows `[clocks, named]` for the horizontal and the vertical part of each clock's hand, unit length each.

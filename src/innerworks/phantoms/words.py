@@ -10,11 +10,16 @@ heads live on: words that come back, punctuation, common first letters, words of
    predicts.
 5. A word that the text had before may be followed by a particle, as some languages mark what is known already: what a
    duplicate-token head is good for.
+
+A `Language` says what of this there is, and may have two things more: the particle follows words of several pieces instead (what
+a joiner is good for), and short lists count up: `3, 4, 5` (what a successor head is good for).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +37,27 @@ COMMA, PHRASE, PARTICLE = 0.08, 0.08, 0.3  # chances after a word: a comma, a ph
 SUFFIX, RARE_SUFFIX = 0.03, 0.3  # chances that a word, or one of a phrase, gets another syllable
 ZIPF_EXPONENT, ZIPF_SHIFT = 1.05, 1.5  # frequency of the word of rank r is proportional to (r + shift) ** -exponent
 PHRASES, RARE_FROM = 4, 60  # phrases of each document, made of words from this rank on
+JOINED = 0.7  # chance of the particle after a word of several pieces
+LISTED, ITEMS = 0.05, (4, 8)  # chance of a list, and how many items it has, from and below
+#: what lists count: tokens of their own, which `heads.circuits.ordinals` knows as classes
+ORDERED = (tuple(str(number) for number in range(11)), tuple("ABCDEFGHIJK"), tuple("abcdefghijk"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """What a phantom's language has.
+
+    particle: after what the particle comes (`known`: a word that the text had before; `joined`: a word of several pieces);
+    suffix: chance that a word, or one of a phrase, gets another syllable, and again; lists: does it count?
+    """
+
+    particle: Literal["known", "joined"] = "known"
+    suffix: tuple[float, float] = (SUFFIX, RARE_SUFFIX)
+    longest: int = 1  # syllables that a word may get
+    lists: bool = False
+
+
+PLAIN = Language()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +65,8 @@ class Vocabulary:
     """Tokens in the order of their ids, and the words by frequency.
 
     tokens: all tokens as the tokenizer prints them; merges: byte-pair merges in order of priority;
-    ranked: the words without their space, the most frequent first; particle: the word that marks known ones;
-    syllables: what may be added to a word.
+    ranked: the words without their space, the most frequent first; particle: the word that marks others; syllables: what may
+    be added to a word; language: what is done with them.
     """
 
     tokens: tuple[str, ...]
@@ -48,11 +74,26 @@ class Vocabulary:
     ranked: tuple[str, ...]
     particle: str
     syllables: tuple[str, ...]
+    language: Language = PLAIN
 
     @property
     def particle_id(self) -> int:
         """Token of the particle."""
-        return self.tokens.index(SPACE + self.particle)
+        return self.id_of(self.particle)
+
+    def id_of(self, word: str) -> int:
+        """Token of a word that is one."""
+        return self.tokens.index(SPACE + word)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The words that are one token."""
+        return frozenset(self.ranked)
+
+    @property
+    def ordered(self) -> tuple[tuple[int, ...], ...]:
+        """Tokens of the classes that lists count, in order; none where there are no lists."""
+        return tuple(tuple(self.id_of(item) for item in one) for one in ORDERED) if self.language.lists else ()
 
     @property
     def end_id(self) -> int:
@@ -64,7 +105,7 @@ class Vocabulary:
         return self.tokens[token].removeprefix(SPACE)[:1]
 
 
-def make_vocabulary(rng: np.random.Generator) -> Vocabulary:
+def make_vocabulary(rng: np.random.Generator, language: Language = PLAIN) -> Vocabulary:
     """Draw which two-syllable words exist, and how frequent each word is."""
     syllables = tuple(c + v for c, v in product(CONSONANTS, VOWELS))
     possible = list(product(syllables, syllables))
@@ -73,10 +114,20 @@ def make_vocabulary(rng: np.random.Generator) -> Vocabulary:
     merges += [(SPACE, s) for s in syllables]
     merges += [(SPACE + first, second) for first, second in chosen]
     words = [*syllables, *(first + second for first, second in chosen)]
-    tokens = [*SPECIAL, *PUNCTUATION, SPACE, *CONSONANTS, *VOWELS, *(a + b for a, b in merges)]
+    listed = ORDERED if language.lists else ()
+    merges += _spelled([item for one in listed for item in one])
+    letters = dict.fromkeys([*CONSONANTS, *VOWELS, *(letter for one in listed for item in one for letter in item)])
+    tokens = [*SPECIAL, *PUNCTUATION, SPACE, *letters, *(a + b for a, b in merges)]
     particle = words.pop(int(rng.integers(len(syllables))))
     ranked = tuple(words[i] for i in rng.permutation(len(words)))
-    return Vocabulary(tokens=tuple(tokens), merges=tuple(merges), ranked=ranked, particle=particle, syllables=syllables)
+    parts = {"tokens": tuple(tokens), "merges": tuple(merges), "ranked": ranked, "syllables": syllables}
+    return Vocabulary(**parts, particle=particle, language=language)
+
+
+def _spelled(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Merges that make one token of each word and its space, letter by letter."""
+    steps = [(SPACE + word[:i], word[i]) for word in words for i in range(len(word))]
+    return list(dict.fromkeys(steps))
 
 
 def make_tokenizer(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
@@ -123,15 +174,19 @@ def _stream(vocabulary: Vocabulary, rng: np.random.Generator) -> Iterator[list[s
     chance = (np.arange(len(vocabulary.ranked)) + 1 + ZIPF_SHIFT) ** -ZIPF_EXPONENT
     cumulative = np.cumsum(chance) / chance.sum()
     phrases = [_phrase(vocabulary, rng) for _ in range(PHRASES)]
+    chance_of_particle = PARTICLE if vocabulary.language.particle == "known" else JOINED
     known, last = set[str](), ""
     while True:
         if rng.random() < PHRASE:
             new = phrases[rng.integers(PHRASES)]
         else:
-            new = [vocabulary.ranked[int(np.searchsorted(cumulative[:-1], rng.random()))] + _suffix(vocabulary, SUFFIX, rng)]
+            word = vocabulary.ranked[int(np.searchsorted(cumulative[:-1], rng.random()))]
+            new = [word + _suffix(vocabulary, vocabulary.language.suffix[0], rng)]
         if new[0] == last:
             continue
-        marked = new[-1] in known and rng.random() < PARTICLE
+        if vocabulary.language.lists and rng.random() < LISTED:
+            yield _list(rng)
+        marked = _calls_for_particle(vocabulary, new[-1], known) and rng.random() < chance_of_particle
         known.update(new)
         last = new[-1]
         yield [*new, vocabulary.particle] if marked else list(new)
@@ -140,9 +195,25 @@ def _stream(vocabulary: Vocabulary, rng: np.random.Generator) -> Iterator[list[s
 def _phrase(vocabulary: Vocabulary, rng: np.random.Generator) -> list[str]:
     """Two to four rarer words that keep together, some with a syllable added."""
     picks = rng.choice(np.arange(RARE_FROM, len(vocabulary.ranked)), size=int(rng.integers(2, 5)), replace=False)
-    return [vocabulary.ranked[i] + _suffix(vocabulary, RARE_SUFFIX, rng) for i in picks]
+    return [vocabulary.ranked[i] + _suffix(vocabulary, vocabulary.language.suffix[1], rng) for i in picks]
 
 
 def _suffix(vocabulary: Vocabulary, chance: float, rng: np.random.Generator) -> str:
-    """With some chance a syllable to add to a word, else nothing."""
-    return str(rng.choice(vocabulary.syllables)) if rng.random() < chance else ""
+    """With some chance a syllable to add to a word, and with the same chance another, up to the language's longest."""
+    added = ""
+    while len(added) < 2 * vocabulary.language.longest and rng.random() < chance:
+        added += str(rng.choice(vocabulary.syllables))
+    return added
+
+
+def _calls_for_particle(vocabulary: Vocabulary, word: str, known: set[str]) -> bool:
+    """May the particle follow?"""
+    return word in known if vocabulary.language.particle == "known" else word not in vocabulary.words
+
+
+def _list(rng: np.random.Generator) -> list[str]:
+    """A few members of one class in their order, with commas between them."""
+    one = ORDERED[rng.integers(len(ORDERED))]
+    items = int(rng.integers(*ITEMS))
+    start = int(rng.integers(len(one) - items + 1))
+    return [*(f"{item}," for item in one[start : start + items - 1]), one[start + items - 1]]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from innerworks.errors import UsageError, near_misses
-from innerworks.heads.effect import Effort
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +12,6 @@ class Depth:
     name: str
     says: str
     per_domain: int | None  # documents; None is all
-    effort: Effort
 
     def documents(self, domains: int) -> int | None:
         """How many documents of each domain to read: more where there are fewer domains than the built-in corpus has."""
@@ -28,22 +26,19 @@ DEPTHS = {
     for depth in (
         Depth(
             name="quick",
-            says="8 documents per domain (80 in all where domains are few); the strongest labels of the four kinds tested by "
-            "ablation, 10 in all, each alone, against 20 shared controls",
+            says="8 documents per domain (80 in all where domains are few); the strongest labels of the kinds that claims "
+            "ask for, 10 in all, each alone, against 20 shared controls",
             per_domain=8,
-            effort=Effort(candidates=10, shared_controls=True, joint=False, units={"random": 16, "text": 12}, text_tokens=64),
         ),
         Depth(
             name="standard",
             says="the whole corpus; every label is ablated, alone and jointly, against 20 controls of its own",
             per_domain=None,
-            effort=Effort(candidates=None, shared_controls=False, joint=True, units={"random": 16, "text": 16}, text_tokens=80),
         ),
         Depth(
             name="full",
             says="as standard, with all generated sequences and 80 documents of 256 tokens behind each ablation",
             per_domain=None,
-            effort=Effort(candidates=None, shared_controls=False, joint=True, units={"random": 32, "text": 80}, text_tokens=256),
         ),
     )
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from innerworks.heads.ablations_study import EFFORTS
 from innerworks.model import Model
 from innerworks.scan.depth import Depth
 from innerworks.stats import CONSTANTS
@@ -48,7 +49,7 @@ class Plan:
 def plan(model: Model, reading: Reading, depth: Depth) -> Plan:
     """Time two short forwards and add up."""
     rate = _tokens_per_second(model)
-    effort = depth.effort
+    effort = EFFORTS[depth.name]
     labels = effort.candidates or max(10, model.anatomy.layers * model.anatomy.heads // 8)
     controls = CONSTANTS.controls if effort.shared_controls else min(4 * labels, model.anatomy.layers * model.anatomy.heads)
     joint = 3 * (2 * CONSTANTS.controls + CONSTANTS.joint_members) if effort.joint else 0

@@ -21,11 +21,9 @@ import torch
 import transformers
 
 import innerworks
-from innerworks.atlas import Atlas, Example, Unfinished, schema
-from innerworks.findings import Finding
+from innerworks.atlas import Atlas, Unfinished, schema
 from innerworks.heads.decide import HeadsByUnit
-from innerworks.heads.examples import shown
-from innerworks.heads.kinds import KINDS
+from innerworks.heads.examples import best_labels, shown
 from innerworks.heads.seen import Seen
 from innerworks.model import Model, load
 from innerworks.model.certificate import certify
@@ -39,7 +37,6 @@ from innerworks.show import report
 from innerworks.text import Corpus, Reading, TextBatch, read
 
 SAVE_EVERY = 15.0  # seconds
-SHOWN = 4  # examples per kind
 PASS_FILE = f"{schema.PARTIAL}/pass.safetensors"
 DONE = "done"  # beside what a study keeps: is that all of it?
 
@@ -201,7 +198,7 @@ class _Scan:
         examples = shown(self.model, self.reading, table, best_labels(results.findings))
         self.out.write_findings(results.findings)
         self.out.write_units(units)
-        self.out.write_examples([Example(x.behaviour, x.site, x.unit, x.tokens, x.pattern) for x in examples])
+        self.out.write_examples(examples)
         for name, kept in results.kept.items():
             self.out.write_arrays(schema.of_study(name), kept.arrays, kept.about)
 
@@ -242,17 +239,6 @@ class _Scan:
 def partial_file(name: str) -> str:
     """Where a study's arrays lie while the scan is under way."""
     return f"{schema.PARTIAL}/{name}.safetensors"
-
-
-def best_labels(findings: Sequence[Finding]) -> list[tuple[str, str]]:
-    """The strongest labels of each kind, those on the highest rung first."""
-    out = []
-    for behaviour in KINDS:
-        labels = [
-            f for f in findings if f.behaviour == behaviour and f.measure == "attention" and f.material == "text" and f.rung
-        ]
-        out += [(behaviour, one.site) for one in sorted(labels, key=lambda f: (-f.rung, -f.effect))[:SHOWN]]
-    return out
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The studies of a scan, in the order in which they see each other's findings; and how they are run, without a word about files.
 
-1. `studies()`: which heads look where, what their circuits write, what is lost without them.
+1. `studies()`: where heads look, which relations they follow, what they write and suppress, what is lost without them, which head
+   feeds which, which serve a domain.
 2. `watch`: the union of their instruments, for one pass over the text.
 3. `decide`: what all of them come to, a function of what each has kept.
 """
@@ -9,12 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from innerworks.findings import Finding
+from innerworks.heads.ablations_study import AblationStudy
 from innerworks.heads.circuits.study import Circuits
+from innerworks.heads.composition.study import Composition
+from innerworks.heads.domains.study import Domains
 from innerworks.heads.seen import Seen
+from innerworks.heads.sinks.study import Sinks
+from innerworks.heads.suppression.study import Suppression
+from innerworks.heads.syntax.study import Syntax
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Study, Units, units_of
-from innerworks.scan.ablations import AblationStudy
 from innerworks.scan.engine import Pass, begin, observe
 from innerworks.text import Reading
 
@@ -23,7 +29,7 @@ Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or No
 
 def studies() -> list[Study]:
     """Every study of a scan, in order."""
-    return [Seen(), Circuits(), AblationStudy()]
+    return [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks()]
 
 
 def watch(model: Model, chosen: Sequence[Study]) -> list[Instrument]:

@@ -6,7 +6,8 @@ each behaviour also has a shape.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,22 +22,32 @@ class Behaviour:
     colour: str
     mark: str  # a plotly symbol
     quiet: bool = False  # so common that it stands behind the others
+    names: tuple[str, str] | None = None  # one head, several heads, where they are not called after the title
+    members: tuple[str, str] | None = None  # of a family: what its members are called, one and several
+    family: str = ""  # the family it belongs to, if any
+    told: bool = False  # a fact about heads, pairs or layers, and no label
 
     @property
     def singular(self) -> str:
         """As in "no induction head"."""
-        return "head that rests on the first token" if self.name == "first_token" else f"{self.title.replace(' ', '-')} head"
+        return self.names[0] if self.names else f"{self.title.replace(' ', '-')} head"
 
     @property
     def plural(self) -> str:
         """As in "17 induction heads"."""
-        return "heads that rest on the first token" if self.name == "first_token" else f"{self.singular}s"
+        return self.names[1] if self.names else f"{self.singular}s"
+
+    @property
+    def kin(self) -> str:
+        """What it is told together with: its family, or itself."""
+        return self.family or self.name
 
     @property
     def link(self) -> str | None:
         """Where the cited paper can be read."""
         found = re.search(r"arXiv:(\d{4}\.\d{4,5})", self.source)
-        return f"https://arxiv.org/abs/{found[1]}" if found else None
+        page = re.search(r"transformer-circuits\.pub/[\w/.-]*\w", self.source)
+        return f"https://arxiv.org/abs/{found[1]}" if found else f"https://{page[0]}" if page else None
 
 
 #: In the order in which they are told, the most telling first.
@@ -74,14 +85,66 @@ BEHAVIOURS: dict[str, Behaviour] = {
             mark="circle",
         ),
         Behaviour(
-            name="current_token",
-            title="current token",
-            says="looks at the token itself",
-            meaning="It looks at its own position more than at any other nearby. As far as it does, it works like a small "
-            "feed-forward layer.",
-            source="Voita et al. 2019, arXiv:1905.09418",
-            colour="#A860A8",
-            mark="triangle-up",
+            name="copying",
+            title="copying",
+            says="raises the token it looks at",
+            meaning="Whatever such a head reads, it makes more likely to come next: by its weights, beyond circuits put together "
+            "from parts that do not belong to one head, and on real text. Induction heads copy what they find.",
+            source="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
+            colour="#C2407F",
+            mark="triangle-down",
+        ),
+        Behaviour(
+            name="anti_copying",
+            title="anti-copying",
+            says="lowers the token it looks at",
+            meaning="The opposite of copying: what such a head reads becomes less likely to come next.",
+            source="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
+            colour="#4C6FBF",
+            mark="triangle-left",
+        ),
+        Behaviour(
+            name="copy_suppression",
+            title="copy suppression",
+            says="looks for a token that is about to be predicted and stood in the text before, and lowers it",
+            meaning="It keeps a model from repeating what it has read with too much confidence; without it, predictions are "
+            "less well calibrated.",
+            source="McDougall et al. 2023, arXiv:2310.04625",
+            colour="#7A4B32",
+            mark="bowtie",
+        ),
+        Behaviour(
+            name="successor",
+            title="successor",
+            says="turns an ordinal into the next one",
+            meaning="Monday becomes Tuesday, one becomes two: the same head does it for days, months, numbers and letters, "
+            "reading a structure that the first feed-forward layer makes.",
+            source="Gould et al. 2023, arXiv:2312.09230",
+            colour="#0E8CA8",
+            mark="cross",
+        ),
+        Behaviour(
+            name="syntactic",
+            title="syntactic relations",
+            says="finds the word that stands in a grammatical relation to the current one",
+            meaning="From a verb to its subject, from a noun to its article: such a head finds the right word more often than "
+            "the best fixed distance does. A causal model only looks back, so each relation is tried in both directions.",
+            source="Clark et al. 2019, arXiv:1906.04341",
+            colour="#6A8E00",
+            mark="triangle-right",
+            names=("head that follows a syntactic relation", "heads that follow a syntactic relation"),
+            members=("relation", "relations"),
+        ),
+        Behaviour(
+            name="domain",
+            title="domains",
+            says="matters for one domain more than for all others",
+            meaning="Without such a head one language, or code, is predicted worse, and other text hardly so.",
+            source="Ferrando and Voita 2024, arXiv:2403.00824",
+            colour="#B5562E",
+            mark="diamond-wide",
+            names=("head that serves a domain", "heads that serve a domain"),
+            members=("domain", "domains"),
         ),
         Behaviour(
             name="subword_joiner",
@@ -92,6 +155,16 @@ BEHAVIOURS: dict[str, Behaviour] = {
             source="Correia et al. 2019, arXiv:1909.00015",
             colour="#8F4FBF",
             mark="hexagon2",
+        ),
+        Behaviour(
+            name="current_token",
+            title="current token",
+            says="looks at the token itself",
+            meaning="It looks at its own position more than at any other nearby. As far as it does, it works like a small "
+            "feed-forward layer.",
+            source="Voita et al. 2019, arXiv:1905.09418",
+            colour="#A860A8",
+            mark="triangle-up",
         ),
         Behaviour(
             name="punctuation",
@@ -131,46 +204,131 @@ BEHAVIOURS: dict[str, Behaviour] = {
             colour="#7F8891",
             mark="square",
             quiet=True,
+            names=("head that rests on the first token", "heads that rest on the first token"),
+        ),
+        Behaviour(
+            name="attention_sink",
+            title="attention sinks",
+            says="rests on the first token just where its own behaviour has nothing to do",
+            meaning="Does a head leave the first token when it finds what it looks for? And what makes that token a place to "
+            "rest: values close to nothing there, and a stream that is huge in a few places.",
+            source="Xiao et al. 2023, arXiv:2309.17453",
+            colour="#66727E",
+            mark="hourglass",
+            told=True,
+        ),
+        Behaviour(
+            name="massive_activation",
+            title="massive activations",
+            says="makes the stream huge at one place",
+            meaning="A few values of the stream at the first token are hundreds of times larger than all others; heads "
+            "rest there.",
+            source="Sun et al. 2024, arXiv:2402.17762",
+            colour="#8C6D1F",
+            mark="star-square",
+            told=True,
+        ),
+        Behaviour(
+            name="composition",
+            title="how heads work together",
+            says="reads what an earlier head has written",
+            meaning="A head reads the stream, and so what heads before it wrote there: in its queries (what it looks for), its "
+            "keys (what it can be found by) or its values (what it moves). An induction head needs a previous-token head in "
+            "its keys.",
+            source="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
+            colour="#5B5FC7",
+            mark="star-diamond",
+            told=True,
+        ),
+        Behaviour(
+            name="streaming",
+            title="streaming",
+            says="goes on reading beyond its window",
+            meaning="A model that keeps only a window of the latest tokens breaks when the first ones leave it; with a few of "
+            "them kept it goes on without end.",
+            source="Xiao et al. 2023, arXiv:2309.17453",
+            colour="#3F8F7F",
+            mark="star-triangle-up",
+            told=True,
         ),
     )
+}
+
+#: Universal Dependencies relation -> what the dependent is called
+RELATIONS = {
+    "acl": "clause about a noun",
+    "advcl": "adverbial clause",
+    "advmod": "adverb",
+    "amod": "adjective",
+    "appos": "apposition",
+    "aux": "auxiliary",
+    "case": "preposition",
+    "cc": "“and” or “or”",
+    "ccomp": "clause as complement",
+    "compound": "part of a compound",
+    "conj": "conjunct",
+    "cop": "copula",
+    "csubj": "clause as subject",
+    "det": "determiner",
+    "expl": "expletive",
+    "fixed": "part of a fixed phrase",
+    "flat": "part of a name",
+    "iobj": "indirect object",
+    "mark": "clause marker",
+    "nmod": "noun about a noun",
+    "nsubj": "subject",
+    "nummod": "number",
+    "obj": "object",
+    "obl": "oblique",
+    "parataxis": "clause set beside",
+    "xcomp": "open complement",
 }
 
 #: rung -> the word for what is shown
 RUNGS = {0: "measured", 1: "seen", 2: "necessary", 3: "selective"}
 
-#: measure -> how it is called
-MEASURES = {
-    "attention": "attention",
-    "attention_across": "attention, against the same offsets across words",
-    "attention_far": "attention to pieces that are no neighbour",
-    "sink_contrast": "rest on the first token that gives way",
-    "harm": "harm alone",
-    "joint_harm": "harm jointly",
-    "marginal_harm": "its share of the joint harm",
-    "collateral": "harm elsewhere",
-}
 
-#: what is read off patterns; every other measure is of an ablation
-SEEN = ("attention", "attention_across", "attention_far", "sink_contrast")
-DECIDES = ("attention", "attention_across")  # of those, what a label must pass
-
-#: material -> how it is called
-MATERIALS = {"text": "real text", "random": "random tokens"}
-
-
-def word(name: str) -> str:
-    """How a material or measure is called on the page."""
-    return MATERIALS.get(name) or MEASURES.get(name) or name.replace("_", " ")
-
-
+@cache
 def behaviour_of(name: str) -> Behaviour:
     """How a behaviour is shown; one that this table does not know yet is shown plainly, under its own name."""
     known = BEHAVIOURS.get(name)
+    if known is not None:
+        return known
+    family, _, member = name.partition(":")
+    if member and family in BEHAVIOURS:
+        return _member(BEHAVIOURS[family], member)
     title = name.replace("_", " ")
-    return known or Behaviour(name=name, title=title, says=title, meaning="", source="", colour="#8A6D5A", mark="hexagon")
+    return Behaviour(name=name, title=title, says=title, meaning="", source="", colour="#8A6D5A", mark="hexagon")
+
+
+def _member(family: Behaviour, member: str) -> Behaviour:
+    """One relation, one domain: with the looks of its family."""
+    plain = member.replace("_", " ")
+    title, says, name = plain, f"{family.says} ({plain})", f"{family.title.replace(' ', '-')} ({plain}) head"
+    if family.name == "syntactic":
+        dependent = RELATIONS.get(member.rstrip("<"), plain.rstrip("<"))
+        back = member.endswith("<")
+        title = f"{'head → ' if back else ''}{dependent}{'' if back else ' → head'} ({member})"
+        says = f"looks from a word at its {dependent}" if back else f"looks from a word ({dependent}) at the one it depends on"
+        name = f"{member} head"
+    if family.name == "domain":
+        title, says, name = f"{plain} domain", f"matters for {plain} more than for all other domains", f"{plain} head"
+    return replace(
+        family,
+        name=f"{family.name}:{member}",
+        title=title,
+        says=says,
+        names=(name, f"{name}s"),
+        members=None,
+        family=family.name,
+    )
 
 
 def in_order(names: list[str]) -> list[Behaviour]:
     """Known behaviours in the order of the table, then the others by name; each once."""
     order = list(BEHAVIOURS)
-    return [behaviour_of(name) for name in sorted(set(names), key=lambda n: (order.index(n) if n in order else len(order), n))]
+
+    def place(behaviour: Behaviour) -> tuple[int, str]:
+        return (order.index(behaviour.kin) if behaviour.kin in order else len(order), behaviour.name)
+
+    return sorted((behaviour_of(name) for name in set(names)), key=place)

@@ -32,6 +32,15 @@ def strongest(example: Example, *, most: int = 3, least: float = 0.1) -> list[Li
     return [_link(example, int(row) + 1, int(keys[row]) + 1) for row in rows if peaks[row] >= least]
 
 
+def at_query(example: Example, *, most: int = 3, least: float = 0.1) -> list[Link]:
+    """Return where the example's own query looks, the strongest first; with no query the `strongest` links of all."""
+    if example.query is None:
+        return strongest(example, most=most, least=least)
+    row = np.nan_to_num(example.pattern[example.query, : example.query + 1].astype(np.float64))
+    keys = np.argsort(-row, kind="stable")[:most]
+    return [_link(example, example.query, int(key)) for key in keys if row[key] >= least]
+
+
 def _link(example: Example, query: int, key: int) -> Link:
     return Link(
         query=visible(example.tokens[query]),

@@ -11,10 +11,11 @@ def known(value: int | float | None) -> bool:
 
 
 def decimals(low: int | float | None, high: int | float | None) -> int:
-    """How many decimals an estimate deserves: down to the first digit of its interval's half width, 2 to 4."""
+    """How many decimals an estimate deserves: down to the first digit of its interval's half width, at most 4; 2 below one."""
     if low is None or high is None or not (known(low) and known(high)) or high <= low:
         return 3
-    return min(4, max(2, -math.floor(math.log10((high - low) / 2))))
+    half = (high - low) / 2
+    return min(4, max(2 if half < 1 else 1 if half < 10 else 0, -math.floor(math.log10(half))))
 
 
 def number(value: int | float | None, places: int = 3) -> str:
@@ -36,9 +37,9 @@ def rounded(value: int | float | None, digits: int = 2) -> str:
 
 
 def estimate(value: int | float | None, low: int | float | None, high: int | float | None) -> str:
-    """Print an effect with its 95 % interval: `0.68 [0.66, 0.70]`."""
+    """Print an effect with its 95 % interval: `0.68 [0.66, 0.70]`; alone where there is none, or where it is the number."""
     places = decimals(low, high)
-    if not (known(low) and known(high)):
+    if not (known(low) and known(high)) or low == high:
         return number(value, places)
     return f"{number(value, places)} [{number(low, places)}, {number(high, places)}]"
 

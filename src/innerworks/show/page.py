@@ -8,20 +8,24 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from innerworks.atlas import Atlas, Example
-from innerworks.errors import UnknownSite
 from innerworks.show import numbers, verdicts
-from innerworks.show.behaviours import RUNGS, behaviour_of, word
-from innerworks.show.examples import strongest
+from innerworks.show.behaviours import RUNGS, behaviour_of, in_order
+from innerworks.show.examples import at_query
+from innerworks.show.facts import Facts, facts, sentences
+from innerworks.show.head import HeadPage, Partner, page_of, subject
+from innerworks.show.measures import QUESTIONS, word
 from innerworks.show.tokens import visible
-from innerworks.show.verdicts import Head, Verdict
-from innerworks.sites import Site, head_site
+from innerworks.show.verdicts import Head, Kindred, Score
+from innerworks.sites import Site
 
 _RUNG_MARKS = {0: "·", 1: "○", 2: "◉", 3: "●"}
 _RUNG_STYLES = {0: "dim", 1: "", 2: "bold cyan", 3: "bold green"}
+PARTNERS_SHOWN = 12
 
 
 # --- the whole scan ----------------------------------------------------------------------------------------------
@@ -30,137 +34,176 @@ _RUNG_STYLES = {0: "dim", 1: "", 2: "bold cyan", 3: "bold green"}
 def summary(atlas: Atlas) -> RenderableType:
     """What was found: the headline, and the number of labels by behaviour and rung, with the strongest heads."""
     found = verdicts.verdicts(atlas.findings)
+    told = verdicts.kindred(found)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("looked for")
     for rung in (1, 2, 3):
         table.add_column(RUNGS[rung], justify="right")
     table.add_column("strongest")
-    for verdict in found:
-        table.add_row(*_counts(verdict))
-    missing = [_not_found(verdict) for verdict in found if not verdict.labels]
-    return Group(Text(verdicts.headline(found), style="bold"), table, *missing)
+    for one in told:
+        table.add_row(*_counts(one))
+    missing = [_not_found(one) for one in told if not one.labels]
+    return Group(Text(verdicts.headline(found), style="bold"), table, *missing, *map(_told, facts(atlas.findings)))
 
 
-def _counts(verdict: Verdict) -> tuple[str | Text, ...]:
-    style = "dim" if verdict.behaviour.quiet or not verdict.labels else ""
-    causal = [str(verdict.at_least(rung)) if verdict.tried else numbers.NOTHING for rung in (2, 3)]
-    marks = " ".join(f"{_RUNG_MARKS[head.rung]} {head.site}" for head in verdict.labels[:4])
-    words = (verdict.behaviour.title, str(verdict.at_least(1)), *causal, marks)
+def _counts(one: Kindred) -> tuple[str | Text, ...]:
+    style = "dim" if one.behaviour.quiet or not one.labels else ""
+    causal = [str(one.at_least(rung)) if one.tried else numbers.NOTHING for rung in (2, 3)]
+    marks = " ".join(_mark(head, named=one.is_family) for head in one.labels[: 3 if one.is_family else 4])
+    words = (one.behaviour.title, str(one.at_least(1)), *causal, marks)
     return tuple(Text(part, style=style) for part in words)
 
 
-def _not_found(verdict: Verdict) -> Text:
-    text = f"{verdicts.sentence(verdict)} {verdicts.would_have_been_found(verdict)}"
+def _mark(head: Head, *, named: bool) -> str:
+    member = f" {head.behaviour.partition(':')[2]}" if named else ""
+    return f"{_RUNG_MARKS[head.rung]} {head.site}{member}"
+
+
+def _not_found(one: Kindred) -> Text:
+    text = f"{verdicts.sentence(one)} {verdicts.would_have_been_found(one)}"
     return Text(text, style="dim")
+
+
+def _told(told: Facts) -> Group:
+    title = Text(f"{told.behaviour.title[0].upper()}{told.behaviour.title[1:]}", style="bold")
+    return Group(title, *(Text(f"  {sentence}") for sentence in sentences(told)))
 
 
 # --- one head ----------------------------------------------------------------------------------------------------
 
 
 def head_page(atlas: Atlas, site: str | Site) -> RenderableType:
-    """What is known of one head: its labels, every score against its null, what ablating it did, and an example.
+    """What is known of one head: its labels, and by question every score against its null, with examples and partners.
 
     Raises UnknownSite for what is no head of this model.
     """
-    found = verdicts.verdicts(atlas.findings)
-    name = _known_head(found, Site.parse(site))
-    measured = [head for verdict in found for head in verdict.heads if head.site == name]
-    examples = [one for one in atlas.examples if one.site == name]
-    parts: list[RenderableType] = [Text(name, style="bold"), *_labels(measured), _scores(measured)]
-    parts += [_ablations(head) for head in measured if head.causal]
-    return Group(*parts, *(_example(one) for one in examples))
+    page = page_of(atlas, site)
+    place = f"  head {page.index} of {page.heads} in layer {page.layer} of {page.layers} (both counted from zero)"
+    parts: list[RenderableType] = [Text.assemble((page.site, "bold"), (place, "dim")), *_labels(page)]
+    parts += [*_question("looks"), *map(_looks, page.examples), *_scores(page, "looks")]
+    parts += [*_question("writes"), *_written(page.examples), *_scores(page, "writes")]
+    parts += [*_question("breaks"), *_scores(page, "breaks")]
+    parts += [*_question("partners"), *_partners(page.partners)]
+    if page.of_layer:
+        parts += [Text(), Text(f"Its layer, L{page.layer}", style="bold underline"), _table_of(page.of_layer, page)]
+    left = [f"{page.left_out[family.name]} {family.title}" for family in in_order(list(page.left_out))]
+    parts += [Text(f"Not listed, below half of their floors: {', '.join(left)}.", style="dim")] if left else []
+    parts += [Text("✓ above its floor by its test. Effects are scores less their nulls, with 95 % intervals.", style="dim")]
+    return Group(*parts)
 
 
-def _known_head(found: Sequence[Verdict], site: Site) -> str:
-    known = {head.site: head for verdict in found for head in verdict.heads}
-    if site.layer is None or site.head is None:
-        raise UnknownSite(f"{site} is not an attention head, and this atlas only has pages for heads, such as L3H0.")
-    name = head_site(site.layer, site.head)
-    if name not in known:
-        layers = 1 + max((head.layer or 0 for head in known.values()), default=0)
-        heads = 1 + max((head.index or 0 for head in known.values()), default=0)
-        raise UnknownSite(
-            f"There is no {name} in this atlas: the model has {layers} layers of {heads} heads, "
-            f"L0H0 to {head_site(layers - 1, heads - 1)} (both count from zero)."
-        )
-    return name
-
-
-def _labels(measured: Sequence[Head]) -> list[Text]:
+def _labels(page: HeadPage) -> list[Text]:
     """One line per label, the highest rung first."""
-    labels = sorted((head for head in measured if head.rung), key=lambda head: -head.rung)
-    lines = []
-    for head in labels:
-        behaviour = behaviour_of(head.behaviour)
-        line = Text.assemble(
-            (f"{_RUNG_MARKS[head.rung]} {behaviour.title}", _RUNG_STYLES[head.rung] or "bold"),
-            f"  rung {head.rung}: {RUNGS[head.rung]}{f' ({head.note})' if head.note else ''}",
-            (f"  {behaviour.says}", "dim"),
-        )
-        lines.append(line)
-    return lines or [Text("No label: it was measured for everything below, and nothing passed.", style="dim")]
+    lines = [_label(head) for head in page.labels]
+    if lines:
+        return lines
+    near = page.nearest
+    said = f" Nearest: {near.title}, at {near.strength:.0%} of its floor." if near is not None and near.strength > 0 else ""
+    return [Text(f"No label: it was measured for everything below, and nothing passed.{said}", style="dim")]
 
 
-def _table(title: str, columns: Sequence[str], words: int) -> Table:
-    """A table whose first columns (so many) hold words, the others numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < words else "right", no_wrap=i >= words)
-    return table
+def _label(head: Head) -> Text:
+    behaviour = behaviour_of(head.behaviour)
+    return Text.assemble(
+        (f"{_RUNG_MARKS[head.rung]} {behaviour.title}", _RUNG_STYLES[head.rung] or "bold"),
+        f"  rung {head.rung}: {RUNGS[head.rung]}{f' ({head.note})' if head.note else ''}",
+        (f"  {behaviour.says}", "dim"),
+    )
 
 
-def _scores(measured: Sequence[Head]) -> Table:
+def _question(question: str) -> list[Text]:
+    return [Text(), Text(QUESTIONS[question], style="bold underline")]
+
+
+def _scores(page: HeadPage, question: str) -> list[RenderableType]:
+    scores = page.scores.get(question, ())
+    nothing = "It was not ablated in this scan." if question == "breaks" else "Nothing was measured."
+    return [_table_of(scores, page)] if scores else [Text(f"  {nothing}", style="dim")]
+
+
+def _table_of(scores: Sequence[Score], page: HeadPage) -> Table:
     """Every score against its null. Cells with brackets or foreign words are `Text`: rich does not interpret it."""
-    units = {material: score.n for head in measured for material, score in head.attention.items()}
-    title = "Attention (n = " + ", ".join(f"{n} on {word(material)}" for material, n in units.items()) + ")"
-    table = _table(title, ("behaviour", "on", "score", "null", "effect [95 %]", "floor", "q"), words=2)
-    for head in measured:
-        for score in head.seen:
-            across = "" if score.measure == "attention" else f", {word(score.measure).removeprefix('attention, ')}"
-            table.add_row(
-                Text(behaviour_of(head.behaviour).title + across),
-                Text(score.material),
-                numbers.number(score.value),
-                numbers.number(score.null),
-                Text(numbers.estimate(score.effect, score.low, score.high)),
-                numbers.constant(score.floor),
-                numbers.q_value(score.q),
-                style=_RUNG_STYLES[head.rung],
-            )
-    return table
-
-
-def _ablations(head: Head) -> Group:
-    """What ablating one head did to one behaviour."""
-    title = f"Ablated: {behaviour_of(head.behaviour).title}"
-    table = _table(title, ("without it", "on", "harm", "controls", "effect [95 %]", "limit", "q"), words=2)
-    notes = []
-    for score in head.causal:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    titles = ("", "measured", "on", "score", "null", "effect [95 %]", "floor", "q", "n")
+    for i, title in enumerate(titles):
+        table.add_column(title, justify="left" if i < 3 else "right", no_wrap=i >= 3, min_width=18 if i == 1 else None)
+    rungs = {head.behaviour: head.rung for head in page.labels}
+    for score in scores:
+        unit = "" if score.unit in ("probability", "") else f" {score.unit}"
         table.add_row(
-            Text(word(score.measure)),
-            Text(score.material),
+            "✓" if score.stands_out else "",
+            Text(subject(score)),
+            Text(word(score.material)),
             numbers.rounded(score.raw),
             numbers.rounded(score.compared),
-            Text(numbers.estimate(score.effect, score.low, score.high)),
-            numbers.rounded(score.bound),
+            Text(numbers.estimate(score.effect, score.low, score.high) + unit),
+            f"≤ {numbers.rounded(score.bound)}" if score.measure == "collateral" else numbers.constant(score.bound),
             numbers.q_value(score.q),
+            str(score.n),
+            style=_RUNG_STYLES[rungs[score.behaviour]] if score.behaviour in rungs else "" if score.stands_out else "dim",
         )
-        notes.append(
-            Text(f"  {word(score.measure)}, in {score.unit}, n = {score.n}{f'; {score.note}' if score.note else ''}", "dim")
-        )
-    return Group(table, *notes)
+    return table
 
 
-def _example(example: Example) -> Group:
-    """The text of an example, tokens that look hardest in bold, and where they look."""
-    links = strongest(example)
-    looking = {link.query_position for link in links}
-    text = Text("  ")
+def _partners(partners: Sequence[Partner]) -> list[Text]:
+    if not partners:
+        return [Text("  None that was measured.", style="dim")]
+    lines = [_partner(one) for one in partners[:PARTNERS_SHOWN]]
+    more = len(partners) - len(lines)
+    return lines + ([Text(f"  and {more} weaker ones", style="dim")] if more > 0 else [])
+
+
+def _partner(one: Partner) -> Text:
+    score = one.score
+    effect = f"{numbers.estimate(score.effect, score.low, score.high)} {score.unit}"
+    kind = (
+        ""
+        if behaviour_of(score.behaviour).told or behaviour_of(score.behaviour).family
+        else f", {behaviour_of(score.behaviour).title}"
+    )
+    before, _, after = one.says.partition("{}")
+    return Text.assemble(
+        "  ✓ " if score.stands_out else "    ",
+        before,
+        (one.other, "bold"),
+        after,
+        (f"  {effect}{kind} (floor {numbers.constant(score.floor)}, {word(score.material)})", "dim"),
+    )
+
+
+def _looks(example: Example) -> Padding:
+    """The text of an example: the token that looks, and in bold where it looks."""
+    links = at_query(example)
+    marked = {link.key_position for link in links} | {link.query_position for link in links}
+    text = Text()
     for position, token in enumerate(example.tokens):
-        text.append(visible(token), style="bold" if position in looking else "dim")
+        style = "reverse" if position == example.query else "bold" if position in marked else "dim"
+        text.append(visible(token), style=style)
         text.append(" ")
-    title = Text(f"{behaviour_of(example.behaviour).title}, on {example.unit}", style="bold")
-    lines = [
-        Text.assemble("  ", (link.query, "bold"), " looks at ", (link.key, "bold"), f"  {link.probability:.2f}") for link in links
+    title = Text.assemble((behaviour_of(example.behaviour).title, "bold"), (f", on {example.unit}", "dim"))
+    lines = [Text.assemble((link.query, "bold"), " looks at ", (link.key, "bold"), f"  {link.probability:.2f}") for link in links]
+    return Padding(Group(title, text, *lines), (0, 0, 1, 2))
+
+
+def _written(examples: Sequence[Example]) -> list[Padding]:
+    """What it writes in its examples, and by its weights."""
+    parts = []
+    for example in examples:
+        lines = []
+        if example.query is not None and example.raised:
+            at = f"{visible(example.tokens[example.query])} ({behaviour_of(example.behaviour).title})"
+            lines.append(Text.assemble("at ", (at, "bold"), " it raises ", *_changed(example.raised)))
+            lines.append(Text.assemble("  and lowers ", *_changed(example.lowered)))
+        if example.rows:
+            pairs = ", ".join(f"{visible(read)} → {visible(token)}" for read, token, _ in example.rows)
+            verb = "lowers" if example.rows[0][2] < 0 else "raises"
+            lines.append(Text(f"by its weights, reading a token {verb} most: {pairs}"))
+        parts += [Padding(Group(*lines), (0, 0, 0, 2))] if lines else []
+    return parts
+
+
+def _changed(tokens: Sequence[tuple[str, float]]) -> list[Text]:
+    return [
+        Text.assemble((visible(token), "bold"), (f" {'+' if logit > 0 else ''}{numbers.rounded(logit)}  ", "dim"))
+        for token, logit in tokens
     ]
-    return Group(title, text, *lines)

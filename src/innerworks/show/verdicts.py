@@ -1,21 +1,29 @@
 """What was found and what was not: findings gathered by behaviour and head, counted by rung, put into words.
 
-1. Rows of the same behaviour and head are gathered into one `Head`: its scores by material, and what ablating it did.
+1. Rows of the same behaviour and head are gathered into one `Head`: what its label rests on, what else was scored, and what
+   ablating it did. A label is a row at rung 1 or higher, whatever was measured.
 2. The heads of one behaviour make a `Verdict`: counts by rung, and the smallest effect that would have been found.
-3. A verdict is said in one sentence that claims no more than its rungs: *seen*, *necessary*, *selective*, *not found*.
+3. Verdicts of one family (syntactic relations, domains) make a `Kindred`; every other verdict stands for itself.
+4. A verdict is said in one sentence that claims no more than its rungs: *seen*, *necessary*, *selective*, *not found*.
+
+What is told of heads without being a label (sinks that give way, composition) is in `facts.py`.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import polars as pl
 
 from innerworks.atlas import Atlas
 from innerworks.show import numbers
-from innerworks.show.behaviours import DECIDES, MEASURES, SEEN, Behaviour, in_order, word
+from innerworks.show.behaviours import BEHAVIOURS, Behaviour, behaviour_of, in_order
+from innerworks.show.measures import Measure, measure_of, where
+from innerworks.stats import CONSTANTS
 
-CAUSAL = tuple(measure for measure in MEASURES if measure not in SEEN)
+Series = tuple[str, str]  # (measure, material)
+LEVEL = CONSTANTS.level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +34,8 @@ class Score:
     counts as little, its value the ratio of harm to harm elsewhere, its floor the ratio that is asked for.
     """
 
+    behaviour: str
+    site: str
     measure: str
     material: str
     unit: str
@@ -38,9 +48,28 @@ class Score:
     high: float
     n: int
     mde: float | None  # the smallest true effect that would have been found (power 0.9 at p 0.005)
+    p: float | None
     q: float | None
+    rung: int
     note: str
     target: str | None
+    ablation: str
+
+    @property
+    def about(self) -> Measure:
+        """What its measure is, in words."""
+        return measure_of(self.measure, behaviour=self.behaviour, material=self.material, ablation=self.ablation)
+
+    @property
+    def stands_out(self) -> bool:
+        """Is it above its floor, by its test (q, or p where nothing else was tested beside it)? What was not tested does not."""
+        tested = self.q if self.q is not None else self.p
+        return numbers.known(self.effect) and self.effect > self.floor and tested is not None and tested <= LEVEL
+
+    @property
+    def series(self) -> Series:
+        """What it shares with the same score of other heads."""
+        return self.measure, self.material
 
     @property
     def bound(self) -> float:
@@ -69,19 +98,34 @@ class Head:
     rung: int
     q: float | None
     note: str
-    attention: dict[str, Score]  # by material
-    further: tuple[Score, ...]  # the same against further nulls, and what else its pattern shows
-    causal: tuple[Score, ...]
+    scores: tuple[Score, ...]  # all of them, in the order of the findings
+    decides: frozenset[Series]  # what a label of this behaviour must pass
+
+    @property
+    def title(self) -> str:
+        """How its behaviour is called."""
+        return behaviour_of(self.behaviour).title
+
+    @property
+    def causal(self) -> tuple[Score, ...]:
+        """What told whether it is necessary and selective."""
+        return tuple(score for score in self.scores if score.about.tries)
+
+    @property
+    def partners(self) -> tuple[Score, ...]:
+        """What it does together with others."""
+        return tuple(score for score in self.scores if score.about.question == "partners")
 
     @property
     def seen(self) -> tuple[Score, ...]:
-        """All that is read off its pattern."""
-        return (*self.attention.values(), *self.further)
+        """All else: what its label rests on first."""
+        apart = {*self.causal, *self.partners}
+        return tuple(sorted((one for one in self.scores if one not in apart), key=lambda one: one.series not in self.decides))
 
     @property
     def deciding(self) -> tuple[Score, ...]:
-        """What its label must pass: on each material, and against each null."""
-        return tuple(score for score in self.seen if score.measure in DECIDES)
+        """What its label must pass: each measure on each material, and against each null."""
+        return tuple(score for score in self.scores if score.series in self.decides)
 
     @property
     def strength(self) -> float:
@@ -125,74 +169,163 @@ class Verdict:
     @property
     def detectable(self) -> dict[str, float]:
         """By material, the effect that would have been found in any of the heads (the largest `mde`)."""
-        found: dict[str, list[float]] = defaultdict(list)
-        for head in self.heads:
-            for score in head.deciding:
-                if score.mde is not None and numbers.known(score.mde):
-                    found[score.material].append(score.mde)
-        return {material: max(values) for material, values in found.items() if values}
+        found: dict[str, float] = {}
+        for score in (score for head in self.heads for score in head.deciding):
+            if score.mde is not None and numbers.known(score.mde):
+                found[score.material] = max(score.mde, found.get(score.material, score.mde))
+        return found
 
 
-def verdicts(findings: pl.DataFrame) -> list[Verdict]:
+@dataclass(frozen=True, kw_only=True)
+class Kindred:
+    """Verdicts that are told together: one behaviour, or all members of a family."""
+
+    behaviour: Behaviour
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def is_family(self) -> bool:
+        """Does it have members?"""
+        return self.behaviour.members is not None
+
+    @property
+    def labels(self) -> tuple[Head, ...]:
+        """All labels, the highest rung first, then the strongest."""
+        labels = [head for verdict in self.verdicts for head in verdict.labels]
+        return tuple(sorted(labels, key=lambda head: (-head.rung, -head.strength))) if self.is_family else tuple(labels)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Everything measured, labelled or not."""
+        return tuple(head for verdict in self.verdicts for head in verdict.heads)
+
+    @property
+    def groups(self) -> tuple[Head, ...]:
+        """Ablations that have no single head."""
+        return tuple(head for verdict in self.verdicts for head in verdict.groups)
+
+    @property
+    def tried(self) -> int:
+        """How many labels were ablated."""
+        return sum(verdict.tried for verdict in self.verdicts)
+
+    def at_least(self, rung: int) -> int:
+        """How many heads reached this rung; of a family, how many of its members have such a head."""
+        counts = [verdict.at_least(rung) for verdict in self.verdicts]
+        return sum(map(bool, counts)) if self.is_family else sum(counts)
+
+    @property
+    def sites(self) -> set[str]:
+        """The labelled heads, each once."""
+        return {head.site for head in self.labels}
+
+
+Gathered = pl.DataFrame | Sequence["Verdict"]  # a table of findings, or what was gathered from one before
+
+
+def of_behaviour(findings: Gathered, name: str) -> list[Verdict]:
+    """Return the verdict on one behaviour, or those on all members of a family (`syntactic`)."""
+    if isinstance(findings, pl.DataFrame):
+        findings = findings.filter((pl.col("behaviour") == name) | pl.col("behaviour").str.starts_with(f"{name}:"))
+    return [one for one in verdicts(findings) if name in (one.behaviour.name, one.behaviour.family)]
+
+
+def verdicts(findings: Gathered) -> list[Verdict]:
     """Gather the findings about heads by behaviour, in the order in which they are told."""
-    labelled = (
-        findings.filter((pl.col("chapter") == "heads") & (pl.col("measure") == "attention"))["behaviour"].unique().to_list()
-    )
-    about_heads = findings.filter(pl.col("behaviour").is_in(labelled))
-    rows: dict[str, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    if not isinstance(findings, pl.DataFrame):
+        return list(findings)
+    rows: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
+    places: dict[str, tuple[int | None, int | None]] = {}
+    labels: dict[tuple[str, str], dict] = {}
+    about_heads = findings.filter((pl.col("chapter") == "heads") & ~_told_otherwise())
     for row in about_heads.iter_rows(named=True):
-        rows[row["behaviour"]][row["site"]].append(row)
+        rows[row["behaviour"]][row["site"]].append(score_of(row))
+        places[row["site"]] = row["layer"], row["index"]
+        key = row["behaviour"], row["site"]
+        if row["target"] is None and row["rung"] > labels.get(key, {"rung": 0})["rung"]:  # of a pair, it is that of the label
+            labels[key] = row
     result = []
     for behaviour in in_order(list(rows)):
-        gathered = [_head(behaviour.name, site, found) for site, found in rows[behaviour.name].items()]
+        by_site = rows[behaviour.name]
+        decides = _deciding([score for scores in by_site.values() for score in scores])
+        gathered = [
+            _head(behaviour.name, site, places[site], labels.get((behaviour.name, site)), scores, decides)
+            for site, scores in by_site.items()
+        ]
         gathered.sort(key=lambda head: (-head.rung, -head.strength, head.layer or 0, head.index or 0))
         single = tuple(head for head in gathered if head.index is not None)
-        result.append(Verdict(behaviour=behaviour, heads=single, groups=tuple(h for h in gathered if h.index is None)))
+        if any(head.deciding for head in single):  # only what could be a label is a kind of head
+            result.append(Verdict(behaviour=behaviour, heads=single, groups=tuple(h for h in gathered if h.index is None)))
     return result
 
 
-def _head(behaviour: str, site: str, rows: Sequence[dict]) -> Head:
-    scores = [_score(row) for row in rows]
-    labels = [row for row in rows if row["measure"] == "attention"]
-    first = (labels or rows)[0]
+def kindred(found: Sequence[Verdict]) -> list[Kindred]:
+    """Put the members of families together, in the order in which they are told."""
+    return [
+        Kindred(behaviour=behaviour_of(kin), verdicts=tuple(group))
+        for kin, group in groupby(found, key=lambda verdict: verdict.behaviour.kin)
+    ]
+
+
+def _told_otherwise() -> pl.Expr:
+    """Rows that are facts and no kind of head (`facts.py`)."""
+    names = [name for name, behaviour in BEHAVIOURS.items() if behaviour.told]
+    return pl.col("behaviour").str.split(":").list.first().is_in(names)
+
+
+def _deciding(scores: Sequence[Score]) -> frozenset[Series]:
+    """What labels of a behaviour rest on: of the measures that can decide, those that were put to the test anywhere."""
+    can = [score for score in scores if score.about.decides and score.target is None]
+    tested = {score.series for score in can if score.q is not None}
+    return frozenset(tested or {score.series for score in can})
+
+
+def _head(
+    behaviour: str,
+    site: str,
+    place: tuple[int | None, int | None],
+    label: dict | None,
+    scores: Sequence[Score],
+    decides: frozenset[Series],
+) -> Head:
+    resting = [score for score in scores if score.series in decides and score.target is None]
     return Head(
         behaviour=behaviour,
         site=site,
-        layer=first["layer"],
-        index=first["index"],
-        rung=first["rung"] if labels else 0,
-        q=first["q"] if labels else None,
-        note=first["note"] if labels else "",
-        attention={score.material: score for score in scores if score.measure == "attention"},
-        further=tuple(score for score in scores if score.measure in SEEN and score.measure != "attention"),
-        causal=tuple(score for score in scores if score.measure not in SEEN),
+        layer=place[0],
+        index=place[1],
+        rung=label["rung"] if label else 0,
+        q=label["q"] if label else next((score.q for score in resting), None),
+        note=_shared(score.note for score in resting),
+        scores=tuple(scores),
+        decides=decides,
     )
 
 
-def _score(row: dict) -> Score:
-    same = (
-        "measure",
-        "material",
-        "unit",
-        "value",
-        "null",
-        "null_kind",
-        "floor",
-        "effect",
-        "n",
-        "mde",
-        "q",
-        "note",
-        "target",
-    )
-    return Score(**{name: row[name] for name in same}, low=row["effect_low"], high=row["effect_high"])
+def _shared(notes: Iterable[str]) -> str:
+    """What all notes say: that is about the label, the rest about one measure."""
+    parts = [note.split("; ") for note in notes]
+    return "; ".join(part for part in parts[0] if all(part in others for others in parts)) if parts else ""
+
+
+_SAME = (
+    "behaviour", "site", "measure", "material", "unit", "value", "null", "null_kind", "floor", "effect", "n", "mde", "p", "q",
+    "rung", "note", "target", "ablation",
+)  # fmt: skip
+
+
+def score_of(row: dict) -> Score:
+    """One row of the findings."""
+    return Score(**{name: row[name] for name in _SAME}, low=row["effect_low"], high=row["effect_high"])
 
 
 # --- in words ----------------------------------------------------------------------------------------------------
 
 
-def sentence(verdict: Verdict) -> str:
+def sentence(verdict: Verdict | Kindred) -> str:
     """Say in one sentence what is claimed of one behaviour, no more than its rungs allow."""
+    if isinstance(verdict, Kindred):
+        return _of_family(verdict) if verdict.is_family else sentence(verdict.verdicts[0])
     seen, necessary, selective = (verdict.at_least(rung) for rung in (1, 2, 3))
     if not seen:
         return f"No {verdict.behaviour.singular} was found." if not verdict.undecided else f"Not decided: {verdict.undecided}."
@@ -208,6 +341,26 @@ def sentence(verdict: Verdict) -> str:
     return text + which + f", {selective} of {'it' if necessary == 1 else 'them'} also selective."
 
 
+def _of_family(family: Kindred) -> str:
+    one, several = family.behaviour.members or ("", "")
+    total, found = len(family.verdicts), family.at_least(1)
+    if not found:
+        undecided = [verdict.undecided for verdict in family.verdicts if verdict.undecided]
+        if len(undecided) == total:
+            return f"Not decided: {undecided[0]}."
+        return f"No {family.behaviour.singular} was found, for any of {total} {several if total > 1 else one}."
+    heads = len(family.sites)
+    text = f"{found} of {total} {several if total > 1 else one} {'has a head' if found == 1 else 'have heads'} of their own"
+    text = (
+        text.replace("has a head of their own", "has a head of its own")
+        + f" ({heads} {'head' if heads == 1 else 'heads'} in all)"
+    )
+    necessary = len({head.site for head in family.labels if head.rung >= 2})
+    if family.tried:
+        text += f"; {necessary or 'none'} of them {'is' if necessary < 2 else 'are'} shown to be necessary"
+    return text + "."
+
+
 def headline(found: Sequence[Verdict]) -> str:
     """Say in two sentences what the whole scan of the heads found."""
     heads = {head.site for verdict in found for head in verdict.heads}
@@ -217,7 +370,7 @@ def headline(found: Sequence[Verdict]) -> str:
     shown = {rung: {h.site for v in telling for h in v.heads if h.rung >= rung} for rung in (2, 3)}
     total = f"{numbers.count(len(heads))} attention heads"
     if not named:
-        text = f"In {total}, none of the {len(telling)} behaviours that were looked for was found."
+        text = f"In {total}, none of the {len(kindred(telling))} behaviours that were looked for was found."
     else:
         text = f"Of {total}, {len(named)} {_are(named, 'shows', 'show')} a known behaviour"
         tried = {head.site for verdict in telling for head in verdict.labels if head.causal}
@@ -237,17 +390,25 @@ def _are(things: set[str], one: str, many: str) -> str:
     return one if len(things) == 1 else many
 
 
-def would_have_been_found(verdict: Verdict) -> str:
+def would_have_been_found(verdict: Verdict | Kindred) -> str:
     """Say how large an effect would have been found, and which unlabelled head came nearest to its floors."""
-    needed = [f"{numbers.rounded(least)} on {word(material)}" for material, least in verdict.detectable.items()]
+    if isinstance(verdict, Kindred):
+        if not verdict.is_family:
+            return would_have_been_found(verdict.verdicts[0])
+        nearest = max(verdict.verdicts, key=lambda one: max((head.strength for head in one.heads), default=0.0))
+        return f"Nearest of all came {nearest.behaviour.title}. {would_have_been_found(nearest)}"
+    needed = [f"{numbers.rounded(least)} {where(material)}" for material, least in verdict.detectable.items()]
     if not needed:
         return ""
     text = f"A head with an effect of at least {' and '.join(needed)} would be found about nine times in ten."
     nearest = max((head for head in verdict.heads if not head.rung), key=lambda head: head.strength, default=None)
     if nearest is None:
         return text
-    scores = nearest.attention.values()
-    effects = [f"{numbers.estimate(score.effect, score.low, score.high)} on {word(score.material)}" for score in scores]
+    effects = [
+        f"{numbers.estimate(score.effect, score.low, score.high)} {where(score.material)}"
+        for score in nearest.deciding
+        if score.measure == nearest.deciding[0].measure or score.material != nearest.deciding[0].material
+    ]
     return f"{text} The nearest was {nearest.site}: {', '.join(effects)}."
 
 

@@ -7,13 +7,14 @@
    tests.
 3. A label needs both: p is the larger one (1 for what is no candidate), false discoveries are controlled over all heads and
    the three families (`stats.family_q`). That is rung 1: weights alone label nothing.
-4. Beside the label: `top_k` is controlled by itself and shows the label's rung only where it passes too.
+4. Beside the label: `top_k` and the fall of succession without the first feed-forward's part (`through_first_mlp`) are
+   controlled by themselves and show the label's rung only where they pass too.
 
 Everything is a function of the arrays, so an atlas can be decided again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -244,29 +245,43 @@ def _beside_copying(arrays: Arrays, units: Units, behaviour: str, label: Label) 
 
 def _beside_successor(arrays: Arrays, label: Label) -> list[Finding]:
     """The fall without the first feed-forward's part (of the heads above it), and succession on lists."""
-    whole, raw = pooled(arrays, "whole"), pooled(arrays, "raw")
-    classes, dropped = read_about(arrays)
-    told = f"{sum(count for *_, count in classes)} tokens of {len(classes)} classes"
+    _, dropped, shared = read_about(arrays)
     left = f"; dropped: {', '.join(dropped)}" if dropped else ""
-    fall = [
-        _row("successor", "through_first_mlp", "weights", head, unit="share of ordinals", value=whole[head], null=raw[head])
-        | _exact(whole[head] - raw[head], FLOORS["through_first_mlp"])
-        | {"null_kind": "without the first feed-forward", "rung": int(label.rung[head]), "note": f"{EXACT}; {told}{left}"}
-        for head in np.ndindex(*whole.shape)
-        if head[0] > 0
-    ]
+    overlap = f"too few for lists without common items in both halves: {', '.join(shared)}" if shared else ""
+    rows = [replace(row, note=f"{row.note}{left}") for row in _falls(arrays, label)]
     chance = arrays.get("successor/lists_chance", np.zeros(0))
     lists = _lists(arrays, "succession_in_context", "lists_share", chance, "chance", "share of ordinals")
-    rows = [Finding(**one) for one in fall]
-    return rows + (_context_rows("successor", lists, q=None, rung=label.rung) if lists else [])
+    beside = _context_rows("successor", lists, q=None, rung=label.rung) if lists else []
+    return rows + [replace(row, note="; ".join(part for part in (row.note, overlap) if part)) for row in beside]
 
 
-def _weight_rows(behaviour: str, found: Weighed, *, q: Array, rung: np.ndarray, notes: np.ndarray | None = None) -> list[Finding]:
+def _falls(arrays: Arrays, label: Label) -> list[Finding]:
+    """By how much succession falls without the first feed-forward's part, beyond the fall of mismatched parts.
+
+    Heads of layer 0 come before it and have no row. Controlled by itself, over all heads; shows the label's rung only where it
+    passes, too.
+    """
+    if "successor/whole_null" not in arrays:
+        return []
+    fall = pooled(arrays, "whole") - pooled(arrays, "raw")
+    found = weigh("through_first_mlp", fall[1:], pooled(arrays, "whole_null") - pooled(arrays, "raw_null"))
+    q = adjust(found.p_label.ravel()).reshape(found.p.shape)
+    counted = read_about(arrays)[0]
+    told = f"{sum(count for *_, count in counted)} tokens of {len(counted)} classes"
+    notes = np.full(fall[1:].shape, f"with the first feed-forward's part, less without it; {told}", dtype=object)
+    rung = np.where(q <= CONSTANTS.level, label.rung[1:], 0)
+    return _weight_rows("successor", found, q=q, rung=rung, notes=notes, first_layer=1)
+
+
+def _weight_rows(
+    behaviour: str, found: Weighed, *, q: Array, rung: np.ndarray, notes: np.ndarray | None = None, first_layer: int = 0
+) -> list[Finding]:
     unit = {"eigenvalue": "score", "top_k": "share of tokens"}.get(found.measure, "share of ordinals")
     rows = []
     for head in np.ndindex(*found.value.shape):
         said = "" if notes is None else str(notes[head])
-        one = _row(behaviour, found.measure, "weights", head, unit=unit, value=found.value[head], null=found.null)
+        place = (head[0] + first_layer, head[1])
+        one = _row(behaviour, found.measure, "weights", place, unit=unit, value=found.value[head], null=found.null)
         one |= _exact(found.effect[head], FLOORS[found.measure], p=float(found.p[head]), mde=float(found.mde[head]))
         one |= {"null_kind": MISMATCHED, "q": float(q[head]), "rung": int(rung[head])}
         one["note"] = "; ".join(part for part in (said, EXACT, f"{found.draws} mismatched parts") if part)

@@ -7,6 +7,7 @@ atlas keeps them, and `decide.findings` can be asked again.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from innerworks.errors import UsageError
 from innerworks.heads.circuits import copying, nulls, successor
 from innerworks.heads.circuits.direct import watch_reading
 from innerworks.heads.circuits.embedding import Through, require
-from innerworks.heads.circuits.nulls import Circuits
-from innerworks.heads.circuits.ordinals import Ordered, Row, classes, rows
+from innerworks.heads.circuits.nulls import Circuits, Pairing
+from innerworks.heads.circuits.ordinals import Ordered, Row, classes, rows, shared_items
 from innerworks.model import Model
 from innerworks.model.observe import State, numpy
 from innerworks.text import Reading
@@ -86,7 +87,19 @@ def _successor(model: Model, circuits: Circuits, seed: int) -> Arrays:
         for name, through in names.items()
     }
     found["successor/succession_null"] = successor.succession(model, circuits, of, mismatched)
-    return {**found, "successor/about": about(kept, dropped), **_lists(model, kept, rows(tokenizer, kept))}
+    if circuits.layers > 1:
+        above = _above_the_first(circuits, mismatched)
+        found["successor/whole_null"] = successor.succession(model, circuits, of, above, through="whole")
+        found["successor/raw_null"] = successor.succession(model, circuits, of, above, through="raw")
+    given = rows(tokenizer, kept)
+    told = about(kept, dropped, shared_items(kept, given))
+    return {**found, "successor/about": told, **_lists(model, kept, given)}
+
+
+def _above_the_first(circuits: Circuits, pairing: Pairing) -> Pairing:
+    """The pairs that read above layer 0: below, nothing has come from the first feed-forward that could be taken away."""
+    some = circuits.layer(pairing.reader) > 0
+    return replace(pairing, reader=pairing.reader[some], writer=pairing.writer[some], turn=pairing.turn[some])
 
 
 def _lists(model: Model, kept: tuple[Ordered, ...], given: tuple[Row, ...]) -> Arrays:
@@ -102,13 +115,16 @@ def _lists(model: Model, kept: tuple[Ordered, ...], given: tuple[Row, ...]) -> A
     }
 
 
-def about(kept: tuple[Ordered, ...], dropped: tuple[str, ...]) -> np.ndarray:
-    """Which classes were used, with how many tokens, and which were dropped: as JSON in bytes, so that arrays can hold it."""
+def about(kept: tuple[Ordered, ...], dropped: tuple[str, ...], shared: tuple[str, ...] = ()) -> np.ndarray:
+    """Which classes were used, with how many tokens, which were dropped, and of which lists of both halves share items.
+
+    As JSON in bytes, so that arrays can hold it.
+    """
     used = [[one.title, len(one.tokens), one.counted] for one in kept]
-    return np.frombuffer(json.dumps({"classes": used, "dropped": dropped}).encode(), dtype=np.uint8)
+    return np.frombuffer(json.dumps({"classes": used, "dropped": dropped, "shared": shared}).encode(), dtype=np.uint8)
 
 
-def read_about(arrays: Mapping[str, np.ndarray]) -> tuple[list[tuple[str, int, int]], list[str]]:
-    """The classes (name, single tokens, those with a successor) and those dropped."""
+def read_about(arrays: Mapping[str, np.ndarray]) -> tuple[list[tuple[str, int, int]], list[str], list[str]]:
+    """The classes (name, single tokens, those with a successor), those dropped, and those whose halves share items."""
     told = json.loads(np.asarray(arrays["successor/about"]).tobytes())
-    return [(name, size, counted) for name, size, counted in told["classes"]], list(told["dropped"])
+    return [(name, size, counted) for name, size, counted in told["classes"]], list(told["dropped"]), list(told["shared"])

@@ -5,10 +5,14 @@
 2. Each class is taken twice, with and without a space in front, and of it what the tokenizer knows as one token. A token
    counts if its successor is one token too. Classes with fewer than 4 such tokens are dropped, and named.
 3. Lists of three in a row, in templates whose next token is the successor by the model's own tokenizer.
+4. The order of a class is cut into stretches that go to the two halves in turn, and a list stays within its stretch with its
+   answer: what discovery saw of a class, confirmation does not ask again. Classes of fewer than 8 (the days) are too short for
+   that: there lists are dealt by their text, share items, and are named as doing so.
 
 Gould et al. 2023, arXiv:2312.09230.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,7 +23,8 @@ from innerworks.stats import Half, deal_halves
 LEAST = 4  # single tokens of a class that have a successor
 ROW = 3  # items of a list, before the one that is asked for
 FOILS = 2  # members of a class beyond the list and its answer, at least: what the answer is compared with
-STARTS = 8  # lists of one class and template, at most: evenly spaced starts
+STARTS = 4  # lists of one class, template and half, at most: evenly spaced starts
+STRETCH = 2 * (ROW + 1)  # members in a row that go to one half, about: five lists' worth
 
 _UNITS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
 _ORDINALS = (
@@ -114,25 +119,59 @@ def _one_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
 
 
 def rows(tokenizer: PreTrainedTokenizerBase, kept: tuple[Ordered, ...]) -> tuple[Row, ...]:
-    """Lists of three members in a row, dealt to the two halves within each class."""
+    """Lists of three members in a row, dealt to the two halves: no item of a class in both, where it is large enough."""
     found = [row for kind, one in enumerate(kept) for row in _rows(tokenizer, kind, one)]
-    halves = deal_halves([row.text for row in found], [str(row.kind) for row in found])
-    return tuple(replace(row, half=half) for row, half in zip(found, halves, strict=True))
+    small = {kind for kind, one in enumerate(kept) if not _apart(one)}
+    dealt = deal_halves([row.text for row in found], [str(row.kind) for row in found])
+    return tuple(replace(row, half=half) if row.kind in small else row for row, half in zip(found, dealt, strict=True))
+
+
+def shared_items(kept: tuple[Ordered, ...], given: tuple[Row, ...]) -> tuple[str, ...]:
+    """The classes of which both halves show or ask for the same item."""
+    items: dict[tuple[int, Half], set[int]] = defaultdict(set)
+    for row in given:
+        items[row.kind, row.half] |= {*row.shown, row.answer}
+    return tuple(one.title for kind, one in enumerate(kept) if items[kind, "discovery"] & items[kind, "confirmation"])
+
+
+def _apart(one: Ordered) -> bool:
+    """Are there enough members for lists without common items?"""
+    return len(CLASSES[one.name][0]) >= 2 * (ROW + 1)
+
+
+def _stretch(one: Ordered, member: int) -> int:
+    """Which stretch of its class' order a member lies in: an even number of them, the even ones discovery's."""
+    whole = CLASSES[one.name][0]
+    stretches = 2 * max(1, len(whole) // (2 * STRETCH))
+    return whole.index(one.members[member]) * stretches // len(whole)
 
 
 def _rows(tokenizer: PreTrainedTokenizerBase, kind: int, one: Ordered) -> Iterator[Row]:
     if len(one.tokens) < ROW + 1 + FOILS:
         return
     starts = [run for first in range(len(one.tokens)) if (run := _run(one, first))]
-    chosen = [starts[i * len(starts) // STARTS] for i in range(STARTS)] if len(starts) > STARTS else starts
+    by_half: dict[Half, list[list[int]]] = {"discovery": [], "confirmation": []}
+    for run in starts:
+        stretches = {_stretch(one, member) for member in run}
+        if not _apart(one):
+            by_half["discovery"].append(run)  # until they are dealt
+        elif len(stretches) == 1:
+            by_half["confirmation" if stretches.pop() % 2 else "discovery"].append(run)
+    chosen: list[tuple[list[int], Half]] = [
+        (run, half) for half, runs in by_half.items() for run in _spaced(runs, STARTS if _apart(one) else 2 * STARTS)
+    ]
     for space, template in [(before, template) for before in one.spaces for template in TEMPLATES[before]]:
-        for items in chosen:
+        for items, half in chosen:
             text = template.format(*(one.members[i] for i in items))
             ids = tokenizer.encode(text)
             whole = tokenizer.encode(text + space + one.members[items[-1]])
             if whole == [*ids, one.tokens[items[-1]]] and tokenizer.unk_token_id not in ids:
-                shown, answer = tuple(items[:-1]), items[-1]
-                yield Row(text=text, tokens=tuple(ids), kind=kind, shown=shown, answer=answer, half="discovery")
+                yield Row(text=text, tokens=tuple(ids), kind=kind, shown=tuple(items[:-1]), answer=items[-1], half=half)
+
+
+def _spaced(runs: list[list[int]], most: int) -> list[list[int]]:
+    """Evenly spaced ones, so many at most."""
+    return [runs[i * len(runs) // most] for i in range(most)] if len(runs) > most else runs
 
 
 def _run(one: Ordered, first: int) -> list[int]:

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
-import polars as pl
 
 from innerworks.show import numbers
-from innerworks.show.behaviours import RUNGS, SEEN, Behaviour, behaviour_of, word
+from innerworks.show.behaviours import RUNGS, Behaviour, behaviour_of
+from innerworks.show.measures import measure_of, word
 from innerworks.show.tokens import visible
-from innerworks.show.verdicts import Head, Score, Verdict, verdicts
+from innerworks.show.verdicts import Gathered, Head, Kindred, Score, Verdict, kindred, of_behaviour, verdicts
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 MONOSPACE = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -28,7 +28,7 @@ _GOLDEN = 0.6180339887498949  # spreads points evenly without a random generator
 # --- where they are ----------------------------------------------------------------------------------------------
 
 
-def map_of_heads(findings: pl.DataFrame) -> go.Figure:
+def map_of_heads(findings: Gathered) -> go.Figure:
     """Show which heads of the model carry which label.
 
     One place per head: x = head, y = layer, layer 0 at the bottom. Colour and shape tell the behaviour, the fill its
@@ -37,15 +37,16 @@ def map_of_heads(findings: pl.DataFrame) -> go.Figure:
     """
     found = verdicts(findings)
     heads = {head.site: head for verdict in found for head in verdict.heads}
+    told = kindred(found)
     figure = go.Figure()
-    for verdict in found:
-        if verdict.behaviour.quiet:
-            figure.add_trace(_quiet(verdict))
-    labels = _labels_by_site(found)
+    for one in told:
+        if one.behaviour.quiet:
+            figure.add_trace(_quiet(one))
+    labels = _labels_by_site(told)
     figure.add_trace(_points([head for site, head in heads.items() if site not in labels], size=3, colour=FAINT))
-    for verdict in found:
-        if not verdict.behaviour.quiet and verdict.labels:
-            figure.add_traces(_marks(verdict, labels))
+    for one in told:
+        if not one.behaviour.quiet and one.labels:
+            figure.add_traces(_marks(one, labels))
     figure.add_traces(_rung_key())
     hover = _points(list(heads.values()), size=22, colour="rgba(0,0,0,0)")
     by_site = _verdict_lines(found)
@@ -60,16 +61,17 @@ def map_of_heads(findings: pl.DataFrame) -> go.Figure:
     across = 1 + max((head.index or 0 for head in heads.values()), default=0)
     figure.update_xaxes(title="head", range=[-0.6, across - 0.4], dtick=1 if across <= 16 else 4, showgrid=False)
     figure.update_yaxes(title="layer", range=[-0.7, layers - 0.3], dtick=1 if layers <= 8 else 5, showgrid=False)
-    return _plain(figure, height=max(260, 22 * layers + 60))
+    return plain(figure, height=max(260, 22 * layers + 60))
 
 
-def _labels_by_site(found: Sequence[Verdict]) -> dict[str, list[str]]:
-    """The marks of each head, from left to right: the highest rung first, then the strongest."""
-    ranked: dict[str, list[tuple[int, float, str]]] = {}
-    for verdict in found:
-        for head in () if verdict.behaviour.quiet else verdict.labels:
-            ranked.setdefault(head.site, []).append((-head.rung, -head.strength, head.behaviour))
-    return {site: [name for _, _, name in sorted(labels)] for site, labels in ranked.items()}
+def _labels_by_site(told: Sequence[Kindred]) -> dict[str, list[str]]:
+    """The marks of each head, from left to right: the highest rung first, then the strongest; one for a whole family."""
+    ranked: dict[str, dict[str, tuple[int, float]]] = {}
+    for one in told:
+        for head in () if one.behaviour.quiet else one.labels:
+            mine = ranked.setdefault(head.site, {})
+            mine[one.behaviour.name] = min((-head.rung, -head.strength), mine.get(one.behaviour.name, (0, 0.0)))
+    return {site: sorted(labels, key=lambda name: labels[name]) for site, labels in ranked.items()}
 
 
 def _points(heads: Sequence[Head], *, size: int, colour: str) -> go.Scatter:
@@ -83,34 +85,40 @@ def _points(heads: Sequence[Head], *, size: int, colour: str) -> go.Scatter:
     )
 
 
-def _quiet(verdict: Verdict) -> go.Scatter:
-    points = _points(verdict.labels, size=19, colour="rgba(128,134,140,0.20)")
-    return points.update(marker_symbol="square", name=verdict.behaviour.title, showlegend=bool(verdict.labels))
+def _quiet(one: Kindred) -> go.Scatter:
+    points = _points(one.labels, size=19, colour="rgba(128,134,140,0.20)")
+    return points.update(marker_symbol="square", name=one.behaviour.title, showlegend=bool(one.labels))
 
 
-def _marks(verdict: Verdict, labels: dict[str, list[str]]) -> list[go.Scatter]:
+def _marks(one: Kindred, labels: dict[str, list[str]]) -> list[go.Scatter]:
     """One trace of outlines (full at rung 3), one of the cores that rung 2 adds."""
-    behaviour, several = verdict.behaviour, {head.site: len(labels[head.site]) for head in verdict.labels}
+    behaviour, best = one.behaviour, {head.site: head for head in reversed(one.labels)}
+    heads = list(reversed(best.values()))  # of a family, each head's strongest label
+    several = {head.site: len(labels[head.site]) for head in heads}
     places = {
-        head.site: (head.index or 0) + 0.36 * (labels[head.site].index(behaviour.name) - (several[head.site] - 1) / 2)
-        for head in verdict.labels
+        head.site: (head.index or 0) + _aside(labels[head.site].index(behaviour.name), several[head.site]) for head in heads
     }
-    outline = _points(verdict.labels, size=12, colour=behaviour.colour)
+    outline = _points(heads, size=12, colour=behaviour.colour)
     outline.update(
         x=list(places.values()),
         name=behaviour.title,
         legendgroup=behaviour.name,
         showlegend=True,
         marker={
-            "symbol": [_symbol(behaviour, head.rung) for head in verdict.labels],
-            "size": [12 if several[head.site] == 1 else 9.5 for head in verdict.labels],
+            "symbol": [_symbol(behaviour, head.rung) for head in heads],
+            "size": [{1: 12, 2: 9.5, 3: 8}.get(several[head.site], 7) for head in heads],
             "line": {"width": 1.8, "color": behaviour.colour},
         },
     )
-    necessary = [head for head in verdict.labels if head.rung == 2]
+    necessary = [head for head in heads if head.rung == 2]
     core = _points(necessary, size=5, colour=behaviour.colour)
     core.update(x=[places[head.site] for head in necessary], marker_symbol=behaviour.mark, legendgroup=behaviour.name)
     return [outline, core]
+
+
+def _aside(place: int, of: int) -> float:
+    """How far to the side of its head a mark stands, in places of heads."""
+    return min(0.36, 0.72 / max(1, of - 1)) * (place - (of - 1) / 2)
 
 
 def _symbol(behaviour: Behaviour, rung: int) -> str:
@@ -137,30 +145,35 @@ def _verdict_lines(found: Sequence[Verdict]) -> dict[str, list[str]]:
     for verdict in found:
         for head in verdict.labels:
             numbers_shown = ", ".join(
-                f"{word(name)} {numbers.estimate(s.effect, s.low, s.high)}" for name, s in head.attention.items()
+                f"{word(s.material)} {numbers.estimate(s.effect, s.low, s.high)}" for s in _once_per_material(head.deciding)
             )
             text = f"{verdict.behaviour.title}, rung {head.rung} ({RUNGS[head.rung]}): {numbers_shown}"
             lines.setdefault(head.site, []).append(html.escape(text, quote=False))
     return lines
 
 
+def _once_per_material(scores: Sequence[Score]) -> list[Score]:
+    return list({score.material: score for score in reversed(scores)}.values())[::-1]
+
+
 # --- how strong --------------------------------------------------------------------------------------------------
 
 
 def effects(
-    findings: pl.DataFrame, behaviour: str, *, material: str = "text", measure: str = "attention", most: int = 20
+    findings: Gathered, behaviour: str, *, material: str = "text", measure: str = "attention", most: int = 20
 ) -> go.Figure:
     """Show how far above its null each labelled head of one behaviour is, and whether that is above the floor.
 
     x: effect (score minus null; for harm: minus the mean of the matched controls), with its 95 % interval over
     documents. The solid line at zero is the null, the dashed one the floor. Below the labelled heads, strongest on top,
     all other heads as a faint strip; those too far below zero to be of interest lie on the left edge as triangles.
+    findings: the table, or the verdicts gathered from it.
     """
-    found = verdicts(findings.filter(pl.col("behaviour") == behaviour))
+    found = of_behaviour(findings, behaviour)
     scored = [(head, score) for head, score in _scores(found, material, measure) if numbers.known(score.effect)]
     scored.sort(key=lambda pair: (pair[0].rung < 1, -pair[1].effect))
     scored = _once_per_group(scored) if measure == "joint_harm" else scored
-    named = len(scored) if measure not in SEEN else sum(head.rung >= 1 for head, _ in scored)
+    named = len(scored) if measure_of(measure).tries else sum(head.rung >= 1 for head, _ in scored)
     shown, rest = scored[: min(most, named)], scored[min(most, named) :]
     rows = len(shown) + bool(rest)
     figure = go.Figure()
@@ -179,13 +192,13 @@ def effects(
     ends = [-0.7, max(rows, 1) - 0.3]
     ticks = {"tickvals": list(names), "ticktext": list(names.values()), "tickfont_size": 11}
     figure.update_yaxes(**ticks, range=ends, showgrid=False)
-    return _plain(figure, height=92 + 21 * max(rows, 1))
+    return plain(figure, height=92 + 21 * max(rows, 1))
 
 
 def _scores(found: Sequence[Verdict], material: str, measure: str) -> list[tuple[Head, Score]]:
     heads = [head for verdict in found for head in (*verdict.heads, *verdict.groups)]
     scores = [(head, score) for head in heads for score in (*head.seen, *head.causal)]
-    return [(head, score) for head, score in scores if (score.measure, score.material) == (measure, material)]
+    return [(head, score) for head, score in scores if score.series == (measure, material)]
 
 
 def _once_per_group(scored: Sequence[tuple[Head, Score]]) -> list[tuple[Head, Score]]:
@@ -199,7 +212,7 @@ def _once_per_group(scored: Sequence[tuple[Head, Score]]) -> list[tuple[Head, Sc
 
 def _axis_title(measure: str, scored: Sequence[tuple[Head, Score]]) -> str:
     unit = " or ".join(sorted({score.unit for _, score in scored}))
-    what = "harm elsewhere" if measure == "collateral" else "score − null" if measure in SEEN else "harm − controls"
+    what = "harm elsewhere" if measure == "collateral" else "harm − controls" if measure_of(measure).tries else "score − null"
     return f"{what} ({unit})" if unit else what
 
 
@@ -248,6 +261,7 @@ def _intervals(shown: Sequence[tuple[Head, Score]], places: Sequence[int], behav
         mode="markers",
         error_x={
             "type": "data",
+            "visible": any(score.high > score.low for _, score in shown),
             "symmetric": False,
             "array": [score.high - score.effect for _, score in shown],
             "arrayminus": [score.effect - score.low for _, score in shown],
@@ -263,6 +277,7 @@ def _intervals(shown: Sequence[tuple[Head, Score]], places: Sequence[int], behav
         },
         hoverinfo="text",
         hovertext=[_score_text(head, score) for head, score in shown],
+        customdata=[head.site for head, _ in shown],
         showlegend=False,
     )
     cores = [(score.effect, place) for (head, score), place in zip(shown, places, strict=True) if head.rung == 2]
@@ -271,20 +286,13 @@ def _intervals(shown: Sequence[tuple[Head, Score]], places: Sequence[int], behav
 
 
 def _score_text(head: Head, score: Score) -> str:
-    """Everything known of one score, for the hover box."""
-    first = f"<b>{html.escape(head.site)}</b> {word(score.measure)}, {word(score.material)}"
-    lines = [
-        first,
-        f"effect {numbers.estimate(score.effect, score.low, score.high)} {score.unit}",
-        f"n = {score.n}, q {numbers.q_value(score.q)}",
-    ]
+    """What matters of one score, for the hover box; a click tells the rest."""
+    first = f"<b>{html.escape(head.site)}</b>" + (f" rung {head.rung}: {RUNGS[head.rung]}" if head.rung else "")
+    lines = [first, f"effect {numbers.estimate(score.effect, score.low, score.high)} {score.unit}, q {numbers.q_value(score.q)}"]
     if score.measure == "collateral":
         lines.append(f"limit {numbers.rounded(score.bound)}")
     else:
-        null = f"null {numbers.rounded(score.null)} ({html.escape(score.null_kind)})"
-        lines.append(f"score {numbers.rounded(score.value)}, {null}, floor {numbers.constant(score.floor)}")
-    lines += [f"rung {head.rung}: {RUNGS[head.rung]}"] if head.rung else []
-    lines += [html.escape(score.note)] if score.note else []
+        lines.append(f"score {numbers.rounded(score.value)}, null {numbers.rounded(score.null)}")
     return "<br>".join(lines)
 
 
@@ -325,7 +333,12 @@ def pattern(tokens: Sequence[str], probabilities: np.ndarray, *, colour: str = "
     }
     figure.update_xaxes(**ticks, title="key", tickangle=-90)
     figure.update_yaxes(**ticks, title="query", autorange="reversed")
-    return _plain(figure, height=max(240, 11 * len(tokens) + 140))
+    return plain(figure, height=pattern_height(len(tokens)))
+
+
+def pattern_height(tokens: int) -> int:
+    """How high a pattern of so many tokens is drawn, in pixels."""
+    return max(240, 11 * tokens + 140)
 
 
 def _faded(colour: str, opacity: float) -> str:
@@ -333,7 +346,7 @@ def _faded(colour: str, opacity: float) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
-def _plain(figure: go.Figure, *, height: int) -> go.Figure:
+def plain(figure: go.Figure, *, height: int) -> go.Figure:
     """No background of its own, quiet axes, system fonts: the figure takes on the page that it stands on."""
     figure.update_layout(
         height=height,

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import polars as pl
 
 from innerworks.show import numbers
-from innerworks.show.figures.heads import INK, LINE, _plain
+from innerworks.show.figures.heads import INK, LINE, plain
 
 HEAD, UNLABELLED, OFFSET = "#2A7F86", "#8A9298", "#B8762B"
 NAMES = {
@@ -65,7 +65,7 @@ def relations(findings: pl.DataFrame) -> go.Figure:
     figure.update_xaxes(title="share of arcs found", range=[0, 1.14], tickvals=[0, 0.25, 0.5, 0.75, 1], gridcolor=LINE)
     figure.update_yaxes(tickvals=rows, ticktext=[_title(row["behaviour"]) for row in best], showgrid=False)
     figure.update_yaxes(range=[-0.7, max(len(best), 1) - 0.3], tickfont_size=11)
-    figure = _plain(figure, height=100 + 23 * max(len(best), 1))
+    figure = plain(figure, height=100 + 23 * max(len(best), 1))
     return figure.update_layout(legend={"y": 1.0, "yanchor": "bottom"})
 
 

@@ -1,23 +1,50 @@
 """What the page says: an atlas turned into sections, tables and figures, ready for the template. No HTML here."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from innerworks.atlas import Atlas, Example
-from innerworks.show import ledger, numbers, verdicts
-from innerworks.show.behaviours import MEASURES, Behaviour, word
-from innerworks.show.examples import Link, strongest
+from innerworks.atlas import Atlas, Example, schema
+from innerworks.errors import AtlasError
+from innerworks.show import facts, ledger, numbers, verdicts
+from innerworks.show.behaviours import Behaviour
+from innerworks.show.examples import Link, at_query
+from innerworks.show.figures import families
 from innerworks.show.figures import heads as figures
 from innerworks.show.ledger import Entry
+from innerworks.show.measures import MATERIALS, MEASURES, word
 from innerworks.show.report import provenance, tables
-from innerworks.show.verdicts import Verdict
+from innerworks.show.report.embedded import embedded as embedded_heads
+from innerworks.show.tokens import visible
+from innerworks.show.verdicts import Kindred
 
 EXAMPLES_SHOWN = 4
+PAIRS_DRAWN = 4  # series of facts with a figure of their own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A further figure of a section.
+
+    draw: takes the table of findings and, where `arrays` names a study, what that study kept (`{name: array}`). A figure without
+    data is left out, and so is one whose arrays an atlas does not hold.
+    """
+
+    title: str
+    says: str  # for those who cannot see it
+    draw: Callable[..., go.Figure]
+    arrays: str = ""
+    width: int = 280  # pixels: the least at which it can be read
+
+
+#: behaviour, family or chapter of facts -> further figures of its section. To plug one in is one line.
+FIGURES: dict[str, tuple[Drawing, ...]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,25 +61,40 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """An example: a pattern as a picture, and its strongest links in words."""
+    """An example: a pattern as a picture, where its query looks, and what the head writes there."""
 
     figure: Figure
     site: str
     unit: str
     links: tuple[Link, ...]
+    writes: bool
+    raised: tuple[str, ...]
+    lowered: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One behaviour that was found."""
+    """One behaviour, or one family of them, that was found."""
 
-    verdict: Verdict
+    verdict: Kindred
     behaviour: Behaviour
     sentence: str
-    effects: tuple[Figure, ...]
+    effects: tuple[Figure, ...]  # what labels rest on, and what ablations did
+    beside: tuple[Figure, ...]  # what else was scored
+    further: tuple[Figure, ...]  # plugged in
     examples: tuple[Shown, ...]
     labels: tables.Table
     causal: tables.Table | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What is no label: sinks that give way, how heads work together."""
+
+    behaviour: Behaviour
+    sentences: tuple[str, ...]
+    figures: tuple[Figure, ...]
+    table: tables.Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +117,11 @@ class Page:
     read: str
     map: Figure
     sections: tuple[Section, ...]
+    told: tuple[Told, ...]
     absent: tuple[Absent, ...]
     causal: bool  # was anything ablated?
-    every: Markup  # all heads x behaviours, as JSON for the script
+    every: Markup  # all heads, as JSON for the script
+    pattern: Markup  # the figure of an example, still empty
     behaviours: tuple[Behaviour, ...]
     heads: int
     ledger: tuple[Entry, ...]
@@ -89,24 +133,32 @@ class Page:
 def content(atlas: Atlas) -> Page:
     """Gather the page from an atlas."""
     found = verdicts.verdicts(atlas.findings)
+    told = verdicts.kindred(found)
     examples = atlas.examples
     return Page(
         model=str(atlas.manifest.get("model", {}).get("name", atlas.path.name)),
         headline=verdicts.headline(found),
         kind=verdicts.kind_of_model(atlas),
         read=verdicts.what_was_read(atlas),
-        map=_map(atlas, found),
-        sections=tuple(_section(atlas, verdict, examples) for verdict in found if verdict.labels),
-        absent=tuple(_absent(atlas, verdict) for verdict in found if not verdict.labels),
-        causal=any(verdict.tried for verdict in found),
-        every=embedded(tables.every(found)),
-        behaviours=tuple(verdict.behaviour for verdict in found),
+        map=_map(found),
+        sections=tuple(_section(atlas, one, examples) for one in told if one.labels),
+        told=tuple(_told(atlas, one) for one in facts.facts(atlas.findings)),
+        absent=tuple(_absent(one) for one in told if not one.labels),
+        causal=any(one.tried for one in told),
+        every=embedded(embedded_heads(atlas, found, examples)),
+        pattern=embedded(str(figures.pattern(("",), np.zeros((1, 1)), colour="#000000").to_json())),
+        behaviours=tuple(one.behaviour for one in told),
         heads=len({head.site for verdict in found for head in verdict.heads}),
         ledger=tuple(ledger.entries(atlas)),
         ledger_headline=ledger.headline(atlas),
         settings=provenance.settings(atlas.manifest),
         certificate=provenance.certificate(atlas.manifest),
     )
+
+
+def linked(text: object) -> Markup:
+    """Escape a text and make every head that it names a link to that head's page."""
+    return Markup(re.sub(r"\bL\d+H\d+\b", lambda site: f'<a class="head" href="#{site[0]}">{site[0]}</a>', str(escape(text))))
 
 
 def embedded(data: Any) -> Markup:
@@ -122,68 +174,132 @@ def embedded(data: Any) -> Markup:
 
 def _figure(name: str, figure: go.Figure, *, title: str, says: str, width: int) -> Figure:
     data = embedded(str(figure.to_json()))
-    return Figure(name=name, title=title, says=says, data=data, height=int(figure.layout["height"]), width=width)
+    return Figure(name=name, title=title, says=says, data=data, height=int(figure.layout["height"] or 400), width=width)
 
 
-def _map(atlas: Atlas, found: Sequence[Verdict]) -> Figure:
+def _map(found: Sequence[verdicts.Verdict]) -> Figure:
     across = 1 + max((head.index or 0 for verdict in found for head in verdict.heads), default=0)
-    figure = figures.map_of_heads(atlas.heads).update_layout(showlegend=False)
+    figure = figures.map_of_heads(found).update_layout(showlegend=False)
     says = "Map of the heads, layer by head. Every label in it is also in the tables below."
     return _figure("map", figure, title="", says=says, width=max(260, 16 * across + 60))
 
 
-def _effects(atlas: Atlas, verdict: Verdict) -> tuple[Figure, ...]:
-    """One figure per measure and material, in the order in which things are decided."""
-    scores = [score for head in verdict.heads for score in (*head.seen, *head.causal)]
-    scores += [score for group in verdict.groups for score in group.causal]
+def _effects(one: Kindred) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
+    """One figure per measure and material: those that labels rest on and those of ablations, then the others."""
+    scores = [score for head in one.heads for score in (*head.seen, *head.causal)]
+    scores += [score for group in one.groups for score in group.causal]
+    if one.is_family:
+        scores = [score for head in one.heads for score in head.deciding]
+    first = {score.series: score for score in reversed(scores)}
+    decides = {series for head in one.heads[:1] for series in head.decides}
+    result: tuple[list[Figure], list[Figure]] = [], []
+    for measure, material in sorted(first, key=_place):
+        some = first[measure, material]
+        floor = f"limit {numbers.rounded(some.bound)}" if measure == "collateral" else f"floor {numbers.constant(some.floor)}"
+        counted = f", n\u00a0=\u00a0{some.n}" if some.n > 1 else ""
+        title = f"{word(measure)}, {word(material)} ({floor}{counted})"
+        name = f"{one.behaviour.name}-{measure}-{material}"
+        says = f"{title}: effects of the labelled heads with 95 % intervals; the same numbers are in the table."
+        if one.is_family:
+            figure = families.best_of_each(one.verdicts, one.behaviour.name, measure=measure, material=material)
+        else:
+            figure = figures.effects(one.verdicts, one.behaviour.name, material=material, measure=measure)
+        width = 360 if one.is_family else 280
+        beside = (measure, material) not in decides and not some.about.tries
+        result[beside].append(_figure(name, figure, title=title[0].upper() + title[1:], says=says, width=width))
+    return tuple(result[0]), tuple(result[1])
+
+
+def _place(series: verdicts.Series) -> tuple[int, ...]:
+    """In the order of the tables of measures and materials, unknown ones last."""
+    orders = list(MEASURES), list(MATERIALS)
+    return tuple(order.index(name) if name in order else len(order) for name, order in zip(series, orders, strict=True))
+
+
+def _further(atlas: Atlas, name: str) -> tuple[Figure, ...]:
+    """The figures that are plugged in for a behaviour, family or chapter."""
     result = []
-    for measure in MEASURES:
-        for material in dict.fromkeys(score.material for score in scores if score.measure == measure):
-            figure = figures.effects(atlas.findings, verdict.behaviour.name, material=material, measure=measure)
-            some = next(score for score in scores if (score.measure, score.material) == (measure, material))
-            floor = f"limit {numbers.rounded(some.bound)}" if measure == "collateral" else f"floor {numbers.constant(some.floor)}"
-            title = f"{word(measure)}, {word(material)} ({floor}, n\u00a0=\u00a0{some.n})"
-            name = f"{verdict.behaviour.name}-{measure}-{material}"
-            says = f"{title}: effects of the labelled heads with 95 % intervals; the same numbers are in the table."
-            result.append(_figure(name, figure, title=title[0].upper() + title[1:], says=says, width=280))
+    for i, drawing in enumerate(FIGURES.get(name, ())):
+        given: list[Any] = [atlas.findings]
+        if drawing.arrays:
+            try:
+                given.append(atlas.arrays(schema.of_study(drawing.arrays))[0])
+            except AtlasError:  # this atlas was made without that study
+                continue
+        figure = drawing.draw(*given)
+        if figure.data:
+            result.append(_figure(f"{name}-further-{i}", figure, title=drawing.title, says=drawing.says, width=drawing.width))
     return tuple(result)
 
 
-def _examples(verdict: Verdict, examples: Sequence[Example]) -> tuple[Shown, ...]:
-    order = [head.site for head in verdict.labels]
-    own = [one for one in examples if one.behaviour == verdict.behaviour.name and one.site in order]
-    own.sort(key=lambda one: order.index(one.site))
-    return tuple(_shown(one, i, verdict.behaviour) for i, one in enumerate(own[:EXAMPLES_SHOWN]))
+def _examples(one: Kindred, examples: Sequence[Example]) -> tuple[Shown, ...]:
+    order = [(head.behaviour, head.site) for head in one.labels]
+    own = [(i, example) for i, example in enumerate(examples) if (example.behaviour, example.site) in order]
+    own.sort(key=lambda pair: order.index((pair[1].behaviour, pair[1].site)))
+    return tuple(_shown(example, i, place, one.behaviour) for place, (i, example) in enumerate(own[:EXAMPLES_SHOWN]))
 
 
-def _shown(example: Example, place: int, behaviour: Behaviour) -> Shown:
-    picture = figures.pattern(example.tokens, example.pattern, colour=behaviour.colour)
-    name = f"{behaviour.name}-example-{place}"
-    says = f"Attention pattern of {example.site} on {len(example.tokens)} tokens of {example.unit}."
-    links = () if behaviour.quiet else tuple(strongest(example))
-    figure = _figure(name, picture, title="", says=says, width=max(300, 10 * len(example.tokens) + 90))
-    return Shown(figure=figure, site=example.site, unit=example.unit, links=links)
+def _shown(example: Example, number: int, place: int, behaviour: Behaviour) -> Shown:
+    """number: among all examples, which the script has already (`embedded.py`)."""
+    links = () if behaviour.quiet else tuple(at_query(example))
+    figure = Figure(
+        name=f"{behaviour.name}-example-{place}",
+        title="",
+        says=f"Attention pattern of {example.site} on {len(example.tokens)} tokens of {example.unit}.",
+        data=embedded({"example": number}),
+        height=figures.pattern_height(len(example.tokens)),
+        width=max(300, 10 * len(example.tokens) + 90),
+    )
+    return Shown(
+        figure=figure,
+        site=example.site,
+        unit=example.unit,
+        links=links,
+        writes=bool(example.raised) and not behaviour.quiet,
+        raised=tuple(visible(token) for token, _ in example.raised),
+        lowered=tuple(visible(token) for token, _ in example.lowered),
+    )
 
 
 # --- sections ----------------------------------------------------------------------------------------------------
 
 
-def _section(atlas: Atlas, verdict: Verdict, examples: Sequence[Example]) -> Section:
+def _section(atlas: Atlas, one: Kindred, examples: Sequence[Example]) -> Section:
+    effects, beside = _effects(one)
     return Section(
-        verdict=verdict,
-        behaviour=verdict.behaviour,
-        sentence=verdicts.sentence(verdict),
-        effects=_effects(atlas, verdict),
-        examples=_examples(verdict, examples),
-        labels=tables.labels(verdict),
-        causal=tables.ablations(verdict),
+        verdict=one,
+        behaviour=one.behaviour,
+        sentence=verdicts.sentence(one),
+        effects=effects,
+        beside=beside,
+        further=_further(atlas, one.behaviour.name),
+        examples=_examples(one, examples),
+        labels=tables.labels(one),
+        causal=tables.ablations(one),
     )
 
 
-def _absent(atlas: Atlas, verdict: Verdict) -> Absent:
+def _told(atlas: Atlas, one: facts.Facts) -> Told:
+    drawn = []
+    for scores in one.series[:PAIRS_DRAWN]:
+        first = scores[0]
+        figure = families.strongest(one, measure=first.measure, material=first.material, behaviour=first.behaviour)
+        title = f"{first.about.title}, {word(first.material)} (floor {numbers.constant(first.floor)})"
+        name = f"{one.behaviour.name}-{first.behaviour.replace(':', '-')}-{first.measure}-{first.material}"
+        says = f"{title}: the strongest, with 95 % intervals; the same numbers are in the table."
+        drawn.append(_figure(name, figure, title=title[0].upper() + title[1:], says=says, width=320))
+    return Told(
+        behaviour=one.behaviour,
+        sentences=tuple(facts.sentences(one)),
+        figures=(*_further(atlas, one.behaviour.name), *drawn),
+        table=tables.told(one),
+    )
+
+
+def _absent(one: Kindred) -> Absent:
     return Absent(
-        behaviour=verdict.behaviour,
-        sentence=verdicts.sentence(verdict),
-        limits=verdicts.would_have_been_found(verdict),
-        figures=_effects(atlas, verdict),
+        behaviour=one.behaviour,
+        sentence=verdicts.sentence(one),
+        limits=verdicts.would_have_been_found(one),
+        figures=_effects(one)[0],
     )

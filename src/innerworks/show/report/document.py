@@ -12,7 +12,7 @@ from innerworks.atlas import Atlas, schema
 from innerworks.errors import AtlasError
 from innerworks.show import numbers
 from innerworks.show.behaviours import RUNGS
-from innerworks.show.report.content import content
+from innerworks.show.report.content import content, linked
 from innerworks.show.report.tables import groups
 
 
@@ -20,11 +20,12 @@ def render(atlas: Atlas) -> str:
     """Return the page as text: HTML with all it needs inside (about 6 MB, most of it plotly.js)."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["groups"] = groups
+    environment.filters["linked"] = linked
     environment.globals.update(numbers=numbers, RUNGS=RUNGS)
     return environment.from_string(_part("template.html")).render(
         page=content(atlas),
-        style=Markup(_part("style.css")),  # ours, as are the two scripts
-        script=Markup(_part("script.js")),
+        style=Markup(_part("style.css")),  # ours, as are the scripts
+        script=Markup(_part("script.js") + _part("head.js")),
         plotly=Markup(get_plotlyjs()),
     )
 

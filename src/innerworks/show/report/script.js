@@ -1,13 +1,40 @@
 "use strict";
 
+const atlas = JSON.parse(document.getElementById("data-heads").textContent); // see embedded.py
+
 // --- figures: drawn when they come near the window, or before printing
 
 function draw(place) {
   if (place.dataset.drawn) return;
   place.dataset.drawn = "yes";
-  const figure = JSON.parse(document.getElementById("data-" + place.dataset.figure).textContent);
+  const given = JSON.parse(document.getElementById("data-" + place.dataset.figure).textContent);
+  const figure = "example" in given ? patternOf(atlas.examples[given.example]) : given;
+  figure.layout.height = parseInt(place.style.height);
   Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displayModeBar: false });
-  if (place.dataset.figure === "map") place.on("plotly_click", (event) => find(event.points[0].customdata));
+  place.on("plotly_click", (event) => {
+    const site = [event.points[0].customdata, event.points[0].text].find((one) => /^L\d+H\d+$/.test(one));
+    if (site) { left = scrollY; location.hash = site; }
+  });
+}
+
+// The bytes of an example's pattern, row by row up to the diagonal, as probabilities.
+function unpacked(packed) {
+  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+  return (row, key) => (key <= row ? bytes[(row * (row + 1)) / 2 + key] / 255 : 0);
+}
+
+// The figure of an example: the picture of an empty pattern, filled with this one's tokens, numbers and colour.
+function patternOf([, behaviour, , tokens, , packed]) {
+  const figure = JSON.parse(document.getElementById("data-pattern").textContent);
+  const at = unpacked(packed);
+  const names = tokens.map((token) => token.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"));
+  const places = names.map((name, i) => `${name} (${i})`); // tokens may repeat, places may not
+  const colour = [1, 3, 5].map((i) => parseInt(atlas.behaviours[behaviour][4].slice(i, i + 2), 16)).join();
+  const [picture] = figure.data;
+  Object.assign(picture, { x: places, y: places, z: tokens.map((_, row) => tokens.map((_, key) => (key <= row ? at(row, key) : null))) });
+  picture.colorscale = picture.colorscale.map(([where, faded]) => [where, faded.replace("0,0,0", colour)]);
+  for (const axis of ["xaxis", "yaxis"]) Object.assign(figure.layout[axis], { tickvals: places, ticktext: names });
+  return figure;
 }
 
 const places = [...document.querySelectorAll(".figure")];
@@ -57,7 +84,41 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // --- the table of all heads: filtered, sorted and shown a part at a time
 
 const PART = 150;
-const every = JSON.parse(document.getElementById("data-every").textContent); // rows: [behaviour, rung, [key, text], ...]
+const behaviours = atlas.behaviours.map(([name, title, says, kin, colour, mark, quiet]) => ({ name, title, says, kin, colour, mark, quiet }));
+const series = atlas.series.map(([behaviour, subject, question, material, unit, nullKind, floor, n, decides, tries, ofPair, byPair, family]) =>
+  ({ behaviour, subject, question, material, unit, nullKind, floor, n, decides, tries, ofPair, byPair, family }));
+const rows = atlas.rows.map(([head, place, score, compared, effect, text, q = "–", above = 0, rung = 0, note = 0, others = null]) =>
+  ({ head, series: series[place], rung, score, compared, effect, text, q, above, note, others }));
+
+// One row per head and behaviour: what its label rests on by material, and what ablating it did.
+function tableOfHeads() {
+  const materials = [...new Set(series.filter((one) => one.decides).map((one) => one.material))];
+  const tries = [...new Set(series.filter((one) => one.tries).map((one) => one.tries))];
+  const columns = [["head", false], ["behaviour", false], ["rung", true], ...materials.map((one) => [`effect, ${one} [95 %]`, true]), ["q", true], ...tries.map((one) => [one, true])];
+  const made = new Map();
+  for (const row of rows) {
+    const one = row.series;
+    if (typeof row.head !== "number" || (!one.decides && !one.tries)) continue;
+    const key = row.head + "/" + one.behaviour;
+    if (!made.has(key)) {
+      const place = atlas.heads[row.head].match(/\d+/g).map(Number);
+      const behaviour = behaviours[one.behaviour];
+      made.set(key, [behaviour.name, behaviour.kin, 0, [place[0] + place[1] / 1e4, atlas.heads[row.head]], [behaviour.title, behaviour.title], [0, "–"], ...columns.slice(3).map(() => [null, "–"])]);
+    }
+    const cells = made.get(key);
+    const column = 6 + (one.tries ? materials.length + 1 + tries.indexOf(one.tries) : materials.indexOf(one.material));
+    if (cells[column][0] === null) cells[column] = [row.effect, row.text + (one.unit === "probability" || !one.unit ? "" : " " + one.unit)];
+    const q = 6 + materials.length;
+    if (one.decides && row.q !== "–" && cells[q][0] === null) cells[q] = [Number(row.q.replace("−", "-").replace("< ", "")), row.q];
+  }
+  for (const [head, place, rung] of atlas.labels) {
+    const cells = made.get(head + "/" + place);
+    if (cells) { cells[2] = rung; cells[5] = [rung, `${rung} ${atlas.rungs[rung]}`]; }
+  }
+  return { columns, rows: [...made.values()] };
+}
+
+const every = tableOfHeads(); // rows: [behaviour, family, rung, [key, text], ...]
 const explorer = document.getElementById("explorer");
 const filters = document.getElementById("filters");
 const more = document.getElementById("more");
@@ -72,8 +133,9 @@ function element(name, text, numeric) {
 
 function rowOf(row) {
   const made = document.createElement("tr");
-  row.slice(2).forEach(([, text], i) => made.append(element(i ? "td" : "th", text, every.columns[i][1])));
+  row.slice(3).forEach(([, text], i) => made.append(element(i ? "td" : "th", i ? text : "", every.columns[i][1])));
   made.firstChild.scope = "row";
+  made.firstChild.append(linkTo(row[3][1]));
   return made;
 }
 
@@ -81,8 +143,8 @@ function matching() {
   const words = filters.text.value.toLowerCase().split(/\s+/).filter(Boolean);
   const least = Math.max(Number(filters.rung.value), filters.labels.checked ? 1 : 0);
   const only = filters.behaviour.value;
-  return every.rows.filter(([behaviour, rung, head, title]) =>
-    rung >= least && (!only || behaviour === only) && words.every((word) => isIn(word, head[1], title[1], behaviour)));
+  return every.rows.filter(([behaviour, kin, rung, head, title]) =>
+    rung >= least && (!only || behaviour === only || kin === only) && words.every((word) => isIn(word, head[1], title[1], behaviour)));
 }
 
 // L1 or L1H2 mean that layer and that head, not L10 or L1H20; anything else is looked for in the name of the behaviour too.
@@ -100,16 +162,6 @@ function refresh() {
   document.getElementById("count").value = `${rows.length} of ${every.rows.length} rows`;
 }
 
-function find(site) {
-  filters.text.value = site;
-  filters.behaviour.value = "";
-  filters.rung.value = "0";
-  filters.labels.checked = false;
-  shown = PART;
-  refresh();
-  document.getElementById("every").scrollIntoView();
-}
-
 const headings = document.createElement("tr");
 every.columns.forEach(([title, numeric], column) => {
   const heading = element("th", "", numeric);
@@ -118,7 +170,7 @@ every.columns.forEach(([title, numeric], column) => {
   button.type = "button";
   button.addEventListener("click", () => {
     const down = turn(heading);
-    every.rows.sort((a, b) => compare(a[column + 2][0], b[column + 2][0], down));
+    every.rows.sort((a, b) => compare(a[column + 3][0], b[column + 3][0], down));
     refresh();
   });
   heading.append(button);

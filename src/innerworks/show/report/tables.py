@@ -1,13 +1,16 @@
-"""The tables of the page: labels, ablations, and every head with every behaviour, as text and what to sort it by."""
+"""The tables of the page: labels, ablations, facts, as text and what to sort it by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
-from innerworks.show import numbers, verdicts
-from innerworks.show.behaviours import RUNGS, word
-from innerworks.show.verdicts import Head, Score, Verdict
+from innerworks.show import numbers
+from innerworks.show.behaviours import RUNGS, behaviour_of
+from innerworks.show.facts import Facts, place
+from innerworks.show.measures import CAUSAL, word
+from innerworks.show.verdicts import Head, Kindred, Score, Series
+
+FACTS_SHOWN, LABELS_SHOWN = 60, 100  # rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    left_out: int = 0  # rows: the weakest
 
 
 def groups(columns: Sequence[Column]) -> list[Group]:
@@ -50,41 +54,47 @@ def groups(columns: Sequence[Column]) -> list[Group]:
     return [Group(title=title, span=len(list(run))) for title, run in groupby(columns, key=lambda column: column.group)]
 
 
-def labels(verdict: Verdict) -> Table:
-    """One row per label: what was scored, and what ablating the head did."""
-    materials = list(dict.fromkeys(material for head in verdict.labels for material in head.attention))
-    further = {(one.measure, one.material): one for head in verdict.labels for one in head.further}
-    measures = [measure for measure in verdicts.CAUSAL if any(head.harm(measure) for head in verdict.labels)]
-    columns = [Column(title="head", numeric=False), Column(title="rung")]
-    for material in materials:
-        columns += [Column(title=title, group=_group(verdict, material)) for title in ("score", "null", "effect [95 %]")]
-    for one in further.values():
-        columns += [Column(title=title, group=_against([one])) for title in ("score", "null", "effect [95 %]")]
+def labels(one: Kindred) -> Table:
+    """One row per label: what was scored, and what ablating the head did. Of a family, the first column names the member."""
+    series = _series(one.labels)
+    measures = [measure for measure in CAUSAL if any(head.harm(measure) for head in one.labels)]
+    columns = [Column(title=(one.behaviour.members or ("",))[0], numeric=False)] if one.is_family else []
+    columns += [Column(title="head", numeric=False), Column(title="rung")]
+    for scores in series.values():
+        columns += [Column(title=title, group=_against(scores)) for title in ("score", "null", "effect [95 %]")]
     columns.append(Column(title="q"))
-    columns += [_harm_column(verdict.labels, measure) for measure in measures]
-    noted = any(head.note for head in verdict.labels)
+    columns += [_harm_column(one.labels, measure) for measure in measures]
+    noted = any(head.note for head in one.labels)
     columns += [Column(title="note", numeric=False)] if noted else []
     rows = []
-    for head in verdict.labels:
-        cells = [_site(head), _rung(head)]
-        for material in materials:
-            cells += _attention(head.attention.get(material))
-        for key in further:
-            cells += _attention(next((one for one in head.further if (one.measure, one.material) == key), None))
+    for head in one.labels[:LABELS_SHOWN]:
+        cells = [Cell(text=head.title, key=head.title)] if one.is_family else []
+        cells += [_site(head), _rung(head)]
+        for key in series:
+            cells += _scored(next((score for score in head.seen if score.series == key), None))
         cells += [_q(head.q), *(_effect(head.harm(measure)) for measure in measures)]
         rows.append((*cells, *([Cell(text=head.note, key=head.note)] if noted else [])))
-    return Table(caption=f"Every {verdict.behaviour.title} label", columns=tuple(columns), rows=tuple(rows))
+    left_out = len(one.labels) - len(rows)
+    return Table(caption=f"Labels: {one.behaviour.title}", columns=tuple(columns), rows=tuple(rows), left_out=left_out)
 
 
-def _group(verdict: Verdict, material: str) -> str:
-    return _against([head.attention[material] for head in verdict.labels if material in head.attention])
+def _series(heads: Sequence[Head]) -> dict[Series, list[Score]]:
+    """What was scored of these heads, apart from ablations and partners; what labels rest on comes first."""
+    found: dict[Series, list[Score]] = {}
+    for score in (score for head in heads for score in head.seen):
+        found.setdefault(score.series, []).append(score)
+    return found
 
 
 def _against(scores: Sequence[Score]) -> str:
     floors = " to ".join(
         numbers.constant(floor) for floor in sorted({min(s.floor for s in scores), max(s.floor for s in scores)})
     )
-    return f"{word(scores[0].material)}: floor {floors}, null: {scores[0].null_kind}, n\u00a0=\u00a0{scores[0].n}"
+    first = scores[0]
+    what = "" if first.measure == "attention" else f"{first.about.title}, "
+    counted = sorted({score.n for score in scores})
+    n = f", n\u00a0=\u00a0{counted[0]}{f' to {counted[-1]}' if len(counted) > 1 else ''}" if counted[-1] > 1 else ""
+    return f"{what}{word(first.material)}: floor {floors}, null: {first.null_kind}{n}"
 
 
 def _harm_column(labels: Sequence[Head], measure: str) -> Column:
@@ -93,17 +103,17 @@ def _harm_column(labels: Sequence[Head], measure: str) -> Column:
     return Column(title=f"{word(measure)}, {' or '.join(units)}", group=group)
 
 
-def ablations(verdict: Verdict) -> Table | None:
+def ablations(one: Kindred) -> Table | None:
     """One row per ablation, those without a verdict included."""
     titles = ("head", "measure", "material", "harm", "of controls", "effect [95 %]", "unit")
     titles += ("floor or limit", "q", "n", "mde", "note")
     words = {"head", "measure", "material", "unit", "note"}
-    scores = [(head, score) for head in (*verdict.heads, *verdict.groups) for score in head.causal]
+    scores = [(head, score) for head in (*one.heads, *one.groups) for score in head.causal]
     if not scores:
         return None
     rows = tuple(_ablation(head, score) for head, score in scores)
     columns = tuple(Column(title=title, numeric=title not in words) for title in titles)
-    return Table(caption=f"Every ablation tried for {verdict.behaviour.title}", columns=columns, rows=rows)
+    return Table(caption=f"Every ablation tried: {one.behaviour.title}", columns=columns, rows=rows)
 
 
 def _ablation(head: Head, score: Score) -> tuple[Cell, ...]:
@@ -124,22 +134,34 @@ def _ablation(head: Head, score: Score) -> tuple[Cell, ...]:
     )
 
 
-def every(found: Sequence[Verdict]) -> dict[str, Any]:
-    """All heads x behaviours for the script: rows are `[behaviour, rung, cell, ...]`, a cell is `[key, text]`."""
-    materials = list(dict.fromkeys(m for verdict in found for head in verdict.heads[:1] for m in head.attention))
-    measures = [measure for measure in verdicts.CAUSAL if any(head.harm(measure) for v in found for head in v.heads)]
-    columns = [["head", False], ["behaviour", False], ["rung", True]]
-    columns += [[f"effect, {word(material)} [95 %]", True] for material in materials]
-    columns += [["q", True], *([word(measure), True] for measure in measures)]
-    rows = []
-    for verdict in found:
-        for head in verdict.heads:
-            title = verdict.behaviour.title
-            cells = [_site(head), Cell(text=title, key=title), _rung(head)]
-            cells += [_effect(head.attention.get(material)) for material in materials]
-            cells += [_q(head.q), *(_effect(head.harm(measure), with_unit=True) for measure in measures)]
-            rows.append([head.behaviour, head.rung, *([cell.key, cell.text] for cell in cells)])
-    return {"columns": columns, "rows": rows}
+def told(one: Facts) -> Table:
+    """The strongest rows of what is no label, those above their floors first."""
+    titles = ("where", "measured", "on", "score", "null", "effect [95 %]", "unit", "floor", "q", "n", "note")
+    words = {"where", "measured", "on", "unit", "note"}
+    shown = one.scores[:FACTS_SHOWN]
+    kept = [title for title in titles if title != "note" or any(score.note for score in shown)]
+    rows = tuple(_told(score, noted="note" in kept) for score in shown)
+    columns = tuple(Column(title=title, numeric=title not in words) for title in kept)
+    caption = f"Everything measured: {one.behaviour.title}"
+    return Table(caption=caption, columns=columns, rows=rows, left_out=len(one.scores) - len(rows))
+
+
+def _told(score: Score, *, noted: bool) -> tuple[Cell, ...]:
+    kind = behaviour_of(score.behaviour)
+    measured = score.about.title if kind.told or kind.family else f"{kind.title}, {score.about.title}"
+    return (
+        Cell(text=place(score), key=place(score)),
+        Cell(text=measured, key=measured),
+        Cell(text=word(score.material), key=score.material),
+        _number(score.raw),
+        _number(score.compared),
+        _effect(score),
+        Cell(text=score.unit, key=score.unit),
+        Cell(text=numbers.constant(score.floor), key=_short(score.floor)),
+        _q(score.q),
+        Cell(text=str(score.n), key=score.n),
+        *([Cell(text=score.note, key=score.note)] if noted else []),
+    )
 
 
 def _site(head: Head) -> Cell:
@@ -151,20 +173,19 @@ def _rung(head: Head) -> Cell:
     return Cell(text=f"{head.rung} {RUNGS[head.rung]}" if head.rung else "–", key=head.rung)
 
 
-def _attention(score: Score | None) -> list[Cell]:
+def _scored(score: Score | None) -> list[Cell]:
     if score is None:
         return [_number(None)] * 3
     return [_number(score.value), _number(score.null), _effect(score)]
 
 
-def _effect(score: Score | None, *, with_unit: bool = False) -> Cell:
+def _effect(score: Score | None) -> Cell:
     if score is None or not numbers.known(score.effect):
         return Cell(text=numbers.NOTHING, key=None)
     text = numbers.estimate(score.effect, score.low, score.high)
-    unit = {"probability": "", "nats": " nats"}.get(score.unit, f" {score.unit}") if with_unit else ""
     bound = "limit" if score.measure == "collateral" else "floor"
     return Cell(
-        text=text + unit,
+        text=text,
         key=_short(score.effect),
         title=f"{bound} {numbers.rounded(score.bound)}, q {numbers.q_value(score.q)}",
     )

@@ -4,7 +4,8 @@
    where the kind has a target, and over the rows where it has none, in the same documents.
 2. The difference, over confirmation documents, is tested against a floor; Benjamini-Hochberg over all such labels.
 
-Xiao et al. 2023, arXiv:2309.17453. It does not say why a head needs to rest, nor what becomes of the model without the token.
+Xiao et al. 2023, arXiv:2309.17453. It does not say why a head needs to rest, nor
+what becomes of the model without the token; what the place of a row alone explains is taken off in `decide.py`.
 """
 
 from collections.abc import Sequence

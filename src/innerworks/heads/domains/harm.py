@@ -1,0 +1,50 @@
+"""What does it cost each document to lose a head? Exact mean ablation.
+
+Each batch is run once as it is; every head's ablation resumes from that run at its layer. The head's z is replaced by its mean
+over the discovery half of the text at every position but the first. Harm is the rise of the document's mean loss, in nats per
+token.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from innerworks.heads.ablation import remove_rotated
+from innerworks.heads.controls import Control
+from innerworks.heads.domains.screen import document_losses
+from innerworks.model import Mean, Model, Run, ablate
+from innerworks.sites import Site
+from innerworks.text import TextBatch
+
+
+@torch.no_grad()
+def harms(
+    model: Model,
+    batches: Sequence[TextBatch],
+    mean: Mean,
+    heads: Sequence[Control],
+    *,
+    step: Callable[[], None] = lambda: None,
+) -> Float[np.ndarray, "head unit"]:
+    """Rise of each document's loss without each head (or with what its ablation removes under a rotation, for a control)."""
+    found = []
+    for batch in (one.to(model.device) for one in batches):
+        clean = model.run(batch.tokens, mask=batch.mask, keep="resume", logits="none")
+        before = document_losses(model, clean.final, batch)
+        after = []
+        for head in heads:
+            after.append(
+                (document_losses(model, _without(model, clean, mean, head).final, batch) - before).double().numpy(force=True)
+            )
+            step()
+        found.append(np.stack(after) if after else np.zeros((0, len(batch.tokens))))
+    return np.concatenate(found, axis=1)
+
+
+def _without(model: Model, clean: Run, mean: Mean, head: Control) -> Run:
+    again = dict(mask=clean.mask, resume=clean, logits="none")
+    if len(head) == 3:
+        return model.run(clean.tokens, watch=remove_rotated(model, mean, head), **again)  # pyright: ignore[reportArgumentType]
+    return model.run(clean.tokens, edit=ablate(Site(layer=head[0], head=head[1]), mean=mean), **again)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,139 @@
+"""What is measured of heads, as a reader meets it: how it is called, and which of four questions about a head it answers.
+
+1. A measure of the table answers the question that is written there.
+2. One that this table does not know yet is shown plainly: ablations tell what breaks, weights what is written, the rest where a
+   head looks.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+#: question -> how a head's page asks it
+QUESTIONS = {
+    "looks": "Where it looks",
+    "writes": "What it writes",
+    "breaks": "What breaks without it",
+    "partners": "Its partners",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One thing that is measured.
+
+    decides: a label may rest on it. tries: it tells whether a label is necessary or selective (rungs 2 and 3).
+    of_pair, by_pair: what it says of a head and its partner {}, seen from the head that is measured and from the partner.
+    """
+
+    title: str
+    question: str
+    decides: bool = False
+    tries: bool = False
+    of_pair: str = ""
+    by_pair: str = ""
+
+
+def _looks(title: str, *, decides: bool = False) -> Measure:
+    return Measure(title=title, question="looks", decides=decides)
+
+
+def _writes(title: str, *, decides: bool = False) -> Measure:
+    return Measure(title=title, question="writes", decides=decides)
+
+
+def _tries(title: str, *, of_pair: str = "", by_pair: str = "") -> Measure:
+    return Measure(title=title, question="breaks", tries=True, of_pair=of_pair, by_pair=by_pair)
+
+
+def _pair(title: str, of_pair: str, by_pair: str) -> Measure:
+    return Measure(title=title, question="partners", of_pair=of_pair, by_pair=by_pair)
+
+
+#: In the order in which they are told.
+MEASURES: dict[str, Measure] = {
+    "attention": _looks("attention", decides=True),
+    "attention_across": _looks("attention, against the same offsets across words", decides=True),
+    "attention_far": _looks("attention to pieces that are no neighbour"),
+    "sink_contrast": _looks("rest on the first token that gives way"),
+    "qk_circuit": _looks("what it looks for, by its weights"),
+    "eigenvalue": _writes("eigenvalues of its circuit", decides=True),
+    "top_k": _writes("own token among the ten most changed"),
+    "succession": _writes("ordinals taken to their successors", decides=True),
+    "direct_effect": _writes("direct effect in context", decides=True),
+    "succession_in_context": _writes("ordinals of lists taken to their successors"),
+    "through_first_mlp": _writes("successors lost without the first feed-forward"),
+    "cspa": _writes("share of its effect explained by suppressing copies"),
+    "harm_contrast": Measure(title="harm to this domain beyond the others", question="breaks", decides=True),
+    "harm": _tries("harm alone"),
+    "joint_harm": _tries("harm jointly", of_pair="was ablated jointly with {}", by_pair="was ablated jointly with {}"),
+    "marginal_harm": _tries("its share of the joint harm"),
+    "collateral": _tries("harm elsewhere"),
+    "harm_in_domain": Measure(title="harm in each domain", question="breaks"),
+    "calibration": Measure(title="calibration lost without it", question="breaks"),
+    "sufficiency": Measure(
+        title="brought back by it alone", question="breaks", of_pair="alone brings back a share of what is lost without it and {}"
+    ),
+    "k_composition": _pair(
+        "match lost without it in the keys", "loses its match without {} in its keys", "carries, in the keys, the match of {}"
+    ),
+    "k_composition_share": _pair(
+        "share of the match lost",
+        "owes this share of its match to {} in its keys",
+        "carries, in the keys, this share of the match of {}",
+    ),
+    "k_over_q": _pair(
+        "match lost, keys more than queries",
+        "needs {} in its keys more than in its queries",
+        "is needed more in the keys than in the queries of {}",
+    ),
+    "path_patching": _pair(
+        "path patching", "loses its match when {} is patched in its keys", "patched in the keys of {}, it moves the match"
+    ),
+    "q_composition": _pair(
+        "match lost without it in the queries",
+        "loses its match without {} in its queries",
+        "carries, in the queries, the match of {}",
+    ),
+    "v_composition": _pair(
+        "effect lost without it in the values",
+        "loses its effect without {} in its values",
+        "carries, in the values, the effect of {}",
+    ),
+    "self_repair": _pair("self-repair", "when it is lost, {} makes up for it", "makes up for the loss of {}"),
+}
+
+CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)
+
+#: material -> how it is called, and how one says that something is so there
+MATERIALS = {
+    "text": ("real text", "on real text"),
+    "random": ("random tokens", "on random tokens"),
+    "weights": ("weights", "by its weights"),
+    "lists": ("ordinal lists", "on ordinal lists"),
+}
+
+
+@cache
+def measure_of(name: str, *, behaviour: str = "", material: str = "", ablation: str = "none") -> Measure:
+    """How a measure is shown, known or not."""
+    if behaviour.startswith("composition"):
+        by = {"q": "queries", "k": "keys", "v": "values"}.get(behaviour.partition(":")[2], "reading")
+        return _pair(f"composition through {by}", f"reads {{}} in its {by}", f"is read by {{}} in its {by}")
+    known = MEASURES.get(name)
+    if known is not None:
+        return known
+    question = "breaks" if ablation != "none" else "writes" if material == "weights" else "looks"
+    title = name.replace("_", " ")
+    return Measure(title=title, question=question, of_pair=f"{title}, with {{}}", by_pair=f"{title}, with {{}}")
+
+
+def word(name: str) -> str:
+    """How a material or measure is called on the page."""
+    if name in MATERIALS:
+        return MATERIALS[name][0]
+    return MEASURES[name].title if name in MEASURES else name.replace("_", " ")
+
+
+def where(material: str) -> str:
+    """How one says that something is so on a material: `on real text`, `by its weights`."""
+    return MATERIALS[material][1] if material in MATERIALS else f"on {word(material)}"
