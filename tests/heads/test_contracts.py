@@ -12,8 +12,10 @@ from innerworks.findings import Finding
 from innerworks.heads import patterns
 from innerworks.heads.kinds import CONTENT, KINDS
 from innerworks.heads.seen import findings
+from innerworks.heads.syntax import Arcs, Syntax, shuffled
 from innerworks.model import Model
 from innerworks.model.observe import State, zeros
+from innerworks.model.study import Given, units_of
 from innerworks.scan.engine import begin, observe
 from innerworks.stats import estimate, upper_tail
 from innerworks.text import Corpus, Reading, read
@@ -79,6 +81,33 @@ def check_twins(tokenizer: Any, corpus: Corpus, seeds: range, most: int) -> None
 
 def test_an_untrained_model_has_no_labels_and_no_effect_of_half_a_floor(tokenizer: Any) -> None:
     check_twins(tokenizer, Corpus.open("builtin").sample(6), range(2), most=0)
+
+
+def followed(model: Model, *, shuffle: int | None = None) -> list[Finding]:
+    """What the study of syntactic heads finds on the annotated part of the built-in corpus."""
+    documents = [document for document in Corpus.open("builtin").documents if document.trees]
+    a = model.anatomy
+    reading = read(Corpus.of("english", documents), model.tokenizer, vocab=a.vocab, max_positions=a.max_positions, sequences=0)
+    reading = reading if shuffle is None else shuffled(reading, np.random.default_rng(shuffle))
+    study = Syntax()
+    current = observe(model, reading, [Arcs()], begin(model, reading, [Arcs()]))
+    given = Given(model=model, reading=reading, states=current.states, before=[], depth="quick", seed=0)
+    return study.findings(study.measure(given), units_of(reading), [])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_untrained_model_follows_no_relation(tokenizer: Any, seed: int) -> None:
+    found = followed(twin(tokenizer, seed))
+    assert len({one.behaviour for one in found}) >= 12
+    assert not [one for one in found if one.rung]
+    assert max(one.effect / one.floor for one in found) < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.specimen
+def test_arcs_of_the_specimen_that_point_elsewhere_as_far_back_are_followed_by_none(specimen: Model) -> None:
+    found = followed(specimen, shuffle=0)
+    assert len(found) > 12 * 270 and not [one for one in found if one.rung]
 
 
 @pytest.mark.slow

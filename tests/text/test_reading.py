@@ -1,5 +1,6 @@
 """Readings: windows that cover every token, halves dealt within strata, batches of one kind."""
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 
@@ -8,7 +9,8 @@ import torch
 
 from innerworks.errors import TextError
 from innerworks.text import Corpus, Document, read
-from innerworks.text.reading import SHORTEST, opening_tokens
+from innerworks.text.reading import SHORTEST, batch_of, opening_tokens
+from innerworks.text.trees import ROOT, Tree
 
 VOCAB, POSITIONS = 320, 192
 
@@ -93,6 +95,55 @@ def test_a_batch_moves_with_all_that_is_compared_to_patterns(make_corpus, tiny_t
         "marks",
         "alike",
     }
+
+
+# --- syntax ------------------------------------------------------------------------------------------------------
+
+
+def with_trees(corpus: Corpus, every: int = 1) -> Corpus:
+    """Each word of every so-manieth document depends on the third after it, the last ones on the last."""
+    documents = []
+    for i, document in enumerate(corpus.documents):
+        spans = [(found.start(), found.end()) for found in re.finditer(r"\S+", document.text)]
+        heads = [min(word + 3, len(spans) - 1) for word in range(len(spans) - 1)] + [ROOT]
+        tree = Tree(words=tuple(document.text.split()), spans=tuple(spans), heads=tuple(heads), relations=("obj",) * len(heads))
+        documents.append(replace(document, trees=(tree,)) if i % every == 0 else document)
+    return Corpus.of("made", documents)
+
+
+@pytest.mark.parametrize("window", [50, 192])
+def test_windows_carry_the_arcs_among_their_own_tokens(make_corpus, tokenizer, window):
+    corpus = with_trees(make_corpus(30, length=90), every=3)
+    reading = prepared(corpus, tokenizer, window=window)
+    opening, found = len(opening_tokens(tokenizer)), windows_of(reading, "text")
+    for document in corpus.documents:
+        for part in found[document.id]:
+            last = None if part is not found[document.id][-1] else len(part.tokens) - 1  # what the last word governs
+            expected = [] if not document.trees else range(opening + 3, len(part.tokens))
+            assert [arc.query for arc in part.arcs] == list(expected)
+            assert all(arc.relation == "obj<" for arc in part.arcs)
+            assert all(arc.targets[-1] == (arc.query - 3, arc.query - 2) for arc in part.arcs if arc.query != last)
+    assert not any(window.arcs for parts in windows_of(reading, "random").values() for window in parts)
+
+
+def test_batches_give_arcs_by_row_and_leave_out_what_a_cut_window_no_longer_holds(make_corpus, opening_tokenizer):
+    reading = prepared(with_trees(make_corpus(30, length=60)), opening_tokenizer)
+    windows = {(window.unit, window.tokens): window for window in reading.windows}
+    for half in ("discovery", "confirmation"):
+        for batch in reading.batches(half):
+            own = [(int(u), tuple(t[m].tolist())) for u, t, m in zip(batch.units, batch.tokens, batch.mask, strict=True)]
+            assert batch.arcs == tuple(windows[key].arcs for key in own)
+    whole = reading.windows[0]
+    cut = replace(whole, tokens=whole.tokens[:20], words=whole.words[:20], kinds=whole.kinds[:20])
+    (row,) = batch_of([cut], "text", "", "discovery").arcs
+    assert row == whole.arcs[: len(row)] and [arc.query for arc in row] == list(range(4, 20))
+
+
+def test_trees_of_another_text_are_refused(make_corpus, tiny_tokenizer):
+    documents = list(with_trees(make_corpus(30)).documents)
+    documents[3] = replace(documents[3], text="x" + documents[3].text)
+    with pytest.raises(TextError, match="trees of .* are of another text"):
+        prepared(Corpus.of("made", documents), tiny_tokenizer)
 
 
 def test_a_document_shorter_than_the_shortest_window_is_read(tiny_tokenizer, make_corpus):
