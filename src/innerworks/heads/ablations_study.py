@@ -96,7 +96,7 @@ class AblationStudy:
             before, result = ablations.runs, ablations.without(heads, metric)
             if ablations.runs > before:
                 given.save(kept())
-                given.step(ablations.runs, None, "sets of heads")
+                given.step(len(ablations.done), None, "sets of heads")
             return result
 
         climb(given.before, _bench(without, about, removed, given.before), effort, given.seed)

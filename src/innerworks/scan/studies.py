@@ -16,6 +16,7 @@ from innerworks.heads.composition.study import Composition
 from innerworks.heads.domains.study import Domains
 from innerworks.heads.seen import Seen
 from innerworks.heads.sinks.study import Sinks
+from innerworks.heads.streaming.study import Streaming
 from innerworks.heads.suppression.study import Suppression
 from innerworks.heads.syntax.study import Syntax
 from innerworks.model import Model
@@ -29,7 +30,7 @@ Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or No
 
 def studies() -> list[Study]:
     """Every study of a scan, in order."""
-    return [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks()]
+    return [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks(), Streaming()]
 
 
 def watch(model: Model, chosen: Sequence[Study]) -> list[Instrument]:

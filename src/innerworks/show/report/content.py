@@ -15,7 +15,7 @@ from innerworks.errors import AtlasError
 from innerworks.show import facts, ledger, numbers, verdicts
 from innerworks.show.behaviours import Behaviour
 from innerworks.show.examples import Link, at_query
-from innerworks.show.figures import families
+from innerworks.show.figures import composition, domains, families, sinks, streaming, syntax
 from innerworks.show.figures import heads as figures
 from innerworks.show.ledger import Entry
 from innerworks.show.measures import MATERIALS, MEASURES, word
@@ -44,7 +44,59 @@ class Drawing:
 
 
 #: behaviour, family or chapter of facts -> further figures of its section. To plug one in is one line.
-FIGURES: dict[str, tuple[Drawing, ...]] = {}
+FIGURES: dict[str, tuple[Drawing, ...]] = {
+    "syntactic": (
+        Drawing(
+            title="The best head of each relation against the best fixed offset",
+            says="Accuracy of the head that was best on discovery, with intervals, and of the best fixed offset, by relation.",
+            draw=syntax.relations,
+        ),
+    ),
+    "domain": (
+        Drawing(
+            title="What losing each tested head costs every domain",
+            says="Harm in nats per token by head and domain, with 95 % intervals over documents.",
+            draw=domains.harm_by_domain,
+        ),
+    ),
+    "composition": (
+        Drawing(
+            title="What induction heads lose without each previous-token head",
+            says="Attention lost, with intervals, when a head's output is taken from an induction head's keys or queries alone.",
+            draw=composition.falls,
+            arrays="composition",
+            width=640,
+        ),
+        Drawing(
+            title="Who feeds whom",
+            says="What each induction head loses without what an earlier head wrote in its keys.",
+            draw=composition.who_feeds_whom,
+            arrays="composition",
+        ),
+    ),
+    "attention_sink": (
+        Drawing(
+            title="Resting on the first token against what is read there",
+            says="Attention on the first token and relative length of the value there, for every head.",
+            draw=sinks.value_norms,
+        ),
+    ),
+    "massive_activation": (
+        Drawing(
+            title="The stream at the first token, by layer",
+            says="Length of the stream at the first token over that elsewhere, by layer.",
+            draw=sinks.stream_norms,
+        ),
+    ),
+    "streaming": (
+        Drawing(
+            title="How far text generated past the window strays",
+            says="Divergence in nats from the model with everything in view, by tokens generated.",
+            draw=streaming.divergence_by_token,
+            arrays="streaming",
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +277,8 @@ def _further(atlas: Atlas, name: str) -> tuple[Figure, ...]:
             try:
                 given.append(atlas.arrays(schema.of_study(drawing.arrays))[0])
             except AtlasError:  # this atlas was made without that study
+                continue
+            if not given[1]:  # it was, but the study could not be asked of this model
                 continue
         figure = drawing.draw(*given)
         if figure.data:
