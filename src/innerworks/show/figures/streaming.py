@@ -51,7 +51,7 @@ def divergence_by_token(arrays: Mapping[str, np.ndarray]) -> go.Figure:
 
 def _blocks(values: np.ndarray, first: int, *, block: int = BLOCK) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and standard error over texts, by block of positions; blocks without any number are left out."""
-    measured: np.ndarray = np.isfinite(values).any(axis=0)
+    measured = np.atleast_1d(np.isfinite(values).any(axis=0))
     places, means, errors = [], [], []
     for start in range(0, values.shape[1], block):
         part = slice(start, start + block)
