@@ -12,7 +12,7 @@ from innerworks.findings import Finding
 from innerworks.heads import patterns
 from innerworks.heads.kinds import CONTENT, KINDS
 from innerworks.heads.seen import findings
-from innerworks.heads.syntax import Arcs, Syntax, shuffled
+from innerworks.heads.syntax import Syntax, shuffled
 from innerworks.model import Model
 from innerworks.model.observe import State, zeros
 from innerworks.model.study import Given, units_of
@@ -90,7 +90,8 @@ def followed(model: Model, *, shuffle: int | None = None) -> list[Finding]:
     reading = read(Corpus.of("english", documents), model.tokenizer, vocab=a.vocab, max_positions=a.max_positions, sequences=0)
     reading = reading if shuffle is None else shuffled(reading, np.random.default_rng(shuffle))
     study = Syntax()
-    current = observe(model, reading, [Arcs()], begin(model, reading, [Arcs()]))
+    instruments = study.instruments(model)
+    current = observe(model, reading, instruments, begin(model, reading, instruments))
     given = Given(model=model, reading=reading, states=current.states, before=[], depth="quick", seed=0)
     return study.findings(study.measure(given), units_of(reading), [])
 

@@ -151,7 +151,7 @@ def test_the_floors_are_those_of_the_written_statistics() -> None:
     assert nulls == {"other offset"} and KINDS["first_token"].null == "other column"
     assert {KINDS[behaviour].null for behaviour in (*content, *textual)} == {"pattern swap"}
     assert {kind.behaviour: kind.also for kind in KINDS.values() if kind.also} == {"subword_joiner": "across words"}
-    tested = {"previous_token", "duplicate_token", "induction", "subword_joiner"}
+    tested = {*offsets, *content, "subword_joiner"}  # all but sinks, and punctuation, which is one
     assert {behaviour for behaviour, kind in KINDS.items() if kind.causal} == tested
 
 

@@ -199,8 +199,9 @@ def test_a_handmade_domain_head_is_found_and_one_for_all_is_not(tiny_hf: Any) ->
     rows = Domains().findings(kept, units_of(reading), [])
     labels = [(row.behaviour, row.site) for row in rows if row.measure == "harm_contrast" and row.rung]
     assert labels == [(f"domain:domain {SERVED}", "L0H1")]
-    for_all = [row for row in rows if row.site == "L0H2" and row.measure == "harm_in_domain"]
-    assert len(for_all) == DOMAINS and all(row.effect > 0.05 for row in for_all)
+    mean = reference(model, given.states["head_means"], "text").mean
+    for_all = harms(model, documents(reading, "confirmation", tokens=24), mean, [(0, 2)])
+    assert (for_all > 0.05).all()  # it matters in every document, and yet it is no domain's
     assert kept.about["agreement"]["correlation"] > 0.8
     assert {unit for *_, unit in steps} == {"documents screened", "ablations"}
 

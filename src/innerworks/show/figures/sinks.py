@@ -45,7 +45,7 @@ def value_norms(findings: pl.DataFrame) -> go.Figure:
 
 def _ticks(both: pl.DataFrame) -> list[float]:
     lowest = float((both["value"] / both["null"]).min() or 0.1) if len(both) else 0.1  # pyright: ignore[reportArgumentType]
-    return [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if tick > lowest / 2.5]
+    return [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0) if tick > lowest / 2.5]
 
 
 def stream_norms(findings: pl.DataFrame) -> go.Figure:
