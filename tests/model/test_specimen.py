@@ -276,11 +276,7 @@ def test_a_resumed_run_of_the_specimen_equals_the_full_one(specimen):
 
 
 @pytest.mark.specimen
-def test_the_second_load_takes_less_than_five_seconds(specimen):
-    script = (
-        "import time, torch, transformers, innerworks.model as m\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM\n"
-        "start = time.process_time(); m.load(); print(time.process_time() - start)"
-    )
+def test_the_second_load_is_silent_and_finds_the_first_ones_files(specimen):
+    script = "import innerworks.model as m; print(m.load().name)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 5 and done.stderr == ""
+    assert done.stdout.strip() == specimen.name and done.stderr == ""
