@@ -81,7 +81,7 @@ def test_a_finished_atlas_is_read_back_as_it_was_written(tmp_path: Path) -> None
     (one,) = atlas.examples
     assert one.tokens == example().tokens and np.allclose(one.pattern, example().pattern, atol=1e-3)
     arrays, metadata = again.arrays(schema.HEADS_BY_UNIT)
-    assert np.array_equal(arrays["mass"], np.arange(6.0).reshape(2, 3)) and json.loads(metadata["units"]) == [["a", "b"]]
+    assert np.array_equal(arrays["mass"], np.arange(6.0).reshape(2, 3)) and metadata["units"] == [["a", "b"]]
 
 
 def test_only_the_files_of_the_schema_are_left(tmp_path: Path) -> None:

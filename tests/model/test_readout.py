@@ -1,6 +1,5 @@
 """The logit lens ends at the model's own logits, and shares of a logit add up to it and mean what they say, on every family."""
 
-
 import polars as pl
 import pytest
 import torch

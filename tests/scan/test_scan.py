@@ -2,7 +2,6 @@
 
 import copy
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -57,7 +56,7 @@ def test_every_file_can_be_read(atlas: Atlas, model: iw.Model) -> None:
     seen, metadata = again.arrays(schema.HEADS_BY_UNIT)
     units = again.units
     assert tuple(units.columns) == schema.UNIT_COLUMNS and set(units["half"]) == {"discovery", "confirmation"}
-    assert seen["mass"].shape == (len(units), len(json.loads(metadata["measures"])), model.anatomy.layers, model.anatomy.heads)
+    assert seen["mass"].shape == (len(units), len(metadata["measures"]), model.anatomy.layers, model.anatomy.heads)
     assert seen["rows"].shape == seen["mass"].shape[:2]
     kept, _ = again.arrays(schema.ABLATIONS)
     assert "clean/second_copy_loss" in kept and kept["removed/text"].shape == (model.anatomy.layers, model.anatomy.heads)

@@ -2,13 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
+from tests.show.conftest import attention
 
 from innerworks.atlas import Atlas
 from innerworks.errors import AtlasError
+from innerworks.findings import frame
 from innerworks.show import report
 from innerworks.show.report import content, embedded
 
@@ -186,3 +190,26 @@ def test_a_figure_is_plugged_in_with_one_line(rich_atlas: Atlas, monkeypatch: py
     page = report.render(rich_atlas)
     assert 'data-figure="syntactic-further-0"' in page and 'data-figure="composition-further-0"' in page
     assert "One that needs arrays" not in page and "One without data" not in page
+
+
+def test_plugged_in_figures_take_what_their_studies_keep():
+    points = np.array([[[0.3, -0.1, 0.2, 1.0], [0.2, 0.0, 0.0, 0.0]]])
+    kept = {
+        "suppression": (
+            {"heads": np.array([[1, 0]]), "by_probability": np.ones((3, 1, 2, 3)), "points": points},
+            {"bins": [0.0, 0.5, 1.1]},
+        ),
+        "composition": ({}, {}),
+        "streaming": ({"divergence/sinks_4": np.ones((4, 16))}, {}),
+    }
+    suppressors = [
+        replace(attention("copy_suppression", "text", layer, head), measure=measure, effect=effect)
+        for (layer, head), effects in {(1, 0): (0.2, 0.1), (0, 1): (0.5, 0.05)}.items()
+        for measure, effect in zip(("attention", "attention_unpredicted"), effects, strict=True)
+    ]
+    for name, drawings in content.FIGURES.items():
+        for drawing in (one for one in drawings if one.arrays):
+            given = frame(suppressors if name == "copy_suppression" else [])
+            figure = drawing.draw(given, *kept[drawing.arrays])
+            assert bool(figure.data) == (drawing.arrays != "composition")
+            assert name != "copy_suppression" or figure.layout.title.text == "L1H0"

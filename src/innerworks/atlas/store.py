@@ -148,11 +148,12 @@ class Atlas:
         patterns, _ = self.arrays(schema.PATTERNS)
         return [_example(row, patterns) for row in table.iter_rows(named=True)]
 
-    def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """Arrays of one file, and its metadata."""
+    def arrays(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays of one file, and what was written beside them."""
         try:
             with safe_open(self.path / name, framework="numpy") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+                about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+                return {key: file.get_tensor(key) for key in file.keys()}, about
         except Exception as error:  # safetensors raises a type of its own
             raise AtlasError(f"{self.path / name} is missing or damaged: {error}. Scan again.") from error
 
@@ -288,8 +289,7 @@ class Unfinished:
         """Arrays and metadata written earlier, or None."""
         if not (self.path / name).is_file():
             return None
-        arrays, metadata = Atlas(self.path, {}).arrays(name)
-        return arrays, {key: json.loads(value) for key, value in metadata.items()}
+        return Atlas(self.path, {}).arrays(name)
 
     def _write_table(self, name: str, table: pl.DataFrame) -> None:
         buffer = BytesIO()

@@ -1,7 +1,5 @@
 """Decide again, from an atlas alone: no model, no text, the same findings."""
 
-import json
-
 from innerworks.atlas import Atlas, schema
 from innerworks.findings import Finding
 from innerworks.model.study import Kept
@@ -17,4 +15,4 @@ def decide_again(atlas: Atlas) -> list[Finding]:
 
 def _kept(atlas: Atlas, name: str) -> Kept:
     arrays, about = atlas.arrays(schema.of_study(name))
-    return Kept(arrays=arrays, about={key: json.loads(value) for key, value in about.items()})
+    return Kept(arrays=arrays, about=about)

@@ -1,21 +1,49 @@
 """Figures of copy suppression: does a head look at what is about to be predicted, does it lower it, what is lost without it?
 
-`attention` mean attention by how likely the logit lens finds the token looked at · `lowering` single pairs: attention against
-what it does to the logit · `reliability` claimed against true share of right answers, with and without a head. All are drawn
-from the arrays that the study keeps (`arrays/suppression.safetensors`) and what it tells of them.
+`nearest` which head to draw · `attention` mean attention by how likely the logit lens finds the token looked at · `lowering`
+single pairs: attention against what it does to the logit · `reliability` claimed against true share of right answers, with and
+without a head. All are drawn from the arrays that the study keeps (`arrays/suppression.safetensors`) and what it tells of them.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from innerworks.show.figures.heads import FAINT, INK, LINE, plain
 
+if TYPE_CHECKING:
+    import polars
+
 Arrays = Mapping[str, np.ndarray]
 PREDICTED, OTHER = "#B0366E", "#6F8FAF"
 DRAWS = 1000
+
+
+def of_nearest(findings: "polars.DataFrame", arrays: Arrays, about: Mapping[str, Any]) -> go.Figure:
+    """Draw `attention` for the head that is a copy-suppression head, or comes nearest to being one."""
+    site = nearest(findings)
+    return (
+        go.Figure() if site is None else attention(arrays, about, site).update_layout(title={"text": site, "font": {"size": 13}})
+    )
+
+
+def lowering_of_nearest(findings: "polars.DataFrame", arrays: Arrays, about: Mapping[str, Any]) -> go.Figure:
+    """Draw `lowering` for the same head."""
+    site = nearest(findings)
+    return go.Figure() if site is None else lowering(arrays, site).update_layout(title={"text": site, "font": {"size": 13}})
+
+
+def nearest(findings: "polars.DataFrame") -> str | None:
+    """The head whose weaker of two effects on attention, against either null, is the largest: a label needs both."""
+    import polars as pl
+
+    both = findings.filter(
+        (pl.col("behaviour") == "copy_suppression") & pl.col("measure").is_in(["attention", "attention_unpredicted"])
+    )
+    weaker = both.group_by("site").agg(pl.col("rung").max(), pl.col("effect").min()).sort("rung", "effect", "site")
+    return None if weaker.is_empty() else str(weaker["site"][-1])
 
 
 def attention(arrays: Arrays, about: Mapping[str, Any], site: str) -> go.Figure:

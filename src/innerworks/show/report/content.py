@@ -15,7 +15,7 @@ from innerworks.errors import AtlasError
 from innerworks.show import facts, ledger, numbers, verdicts
 from innerworks.show.behaviours import Behaviour
 from innerworks.show.examples import Link, at_query
-from innerworks.show.figures import composition, domains, families, sinks, streaming, syntax
+from innerworks.show.figures import composition, domains, families, sinks, streaming, suppression, syntax
 from innerworks.show.figures import heads as figures
 from innerworks.show.ledger import Entry
 from innerworks.show.measures import MATERIALS, MEASURES, word
@@ -32,8 +32,8 @@ PAIRS_DRAWN = 4  # series of facts with a figure of their own
 class Drawing:
     """A further figure of a section.
 
-    draw: takes the table of findings and, where `arrays` names a study, what that study kept (`{name: array}`). A figure without
-    data is left out, and so is one whose arrays an atlas does not hold.
+    draw: takes the table of findings and, where `arrays` names a study, what that study kept (`{name: array}`) and what it says
+    of that. A figure without data is left out, and so is one whose arrays an atlas does not hold.
     """
 
     title: str
@@ -59,18 +59,32 @@ FIGURES: dict[str, tuple[Drawing, ...]] = {
             draw=domains.harm_by_domain,
         ),
     ),
+    "copy_suppression": (
+        Drawing(
+            title="Does the head that comes nearest look at what is about to be predicted?",
+            says="Mean attention to a token of the text, by the probability that the logit lens gives it there.",
+            draw=suppression.of_nearest,
+            arrays="suppression",
+        ),
+        Drawing(
+            title="And does it lower it?",
+            says="Single looks of the same head: attention, and the effect on the logit of the token looked at.",
+            draw=suppression.lowering_of_nearest,
+            arrays="suppression",
+        ),
+    ),
     "composition": (
         Drawing(
             title="What induction heads lose without each previous-token head",
             says="Attention lost, with intervals, when a head's output is taken from an induction head's keys or queries alone.",
-            draw=composition.falls,
+            draw=lambda findings, arrays, about: composition.falls(findings, arrays),
             arrays="composition",
             width=640,
         ),
         Drawing(
             title="Who feeds whom",
             says="What each induction head loses without what an earlier head wrote in its keys.",
-            draw=composition.who_feeds_whom,
+            draw=lambda findings, arrays, about: composition.who_feeds_whom(findings, arrays),
             arrays="composition",
         ),
     ),
@@ -92,7 +106,7 @@ FIGURES: dict[str, tuple[Drawing, ...]] = {
         Drawing(
             title="How far text generated past the window strays",
             says="Divergence in nats from the model with everything in view, by tokens generated.",
-            draw=streaming.divergence_by_token,
+            draw=lambda findings, arrays, about: streaming.divergence_by_token(arrays),
             arrays="streaming",
         ),
     ),
@@ -195,7 +209,7 @@ def content(atlas: Atlas) -> Page:
         map=_map(found),
         sections=tuple(_section(atlas, one, examples) for one in told if one.labels),
         told=tuple(_told(atlas, one) for one in facts.facts(atlas.findings)),
-        absent=tuple(_absent(one) for one in told if not one.labels),
+        absent=tuple(_absent(atlas, one) for one in told if not one.labels),
         causal=any(one.tried for one in told),
         every=embedded(embedded_heads(atlas, found, examples)),
         pattern=embedded(str(figures.pattern(("",), np.zeros((1, 1)), colour="#000000").to_json())),
@@ -275,7 +289,7 @@ def _further(atlas: Atlas, name: str) -> tuple[Figure, ...]:
         given: list[Any] = [atlas.findings]
         if drawing.arrays:
             try:
-                given.append(atlas.arrays(schema.of_study(drawing.arrays))[0])
+                given += atlas.arrays(schema.of_study(drawing.arrays))
             except AtlasError:  # this atlas was made without that study
                 continue
             if not given[1]:  # it was, but the study could not be asked of this model
@@ -350,10 +364,10 @@ def _told(atlas: Atlas, one: facts.Facts) -> Told:
     )
 
 
-def _absent(one: Kindred) -> Absent:
+def _absent(atlas: Atlas, one: Kindred) -> Absent:
     return Absent(
         behaviour=one.behaviour,
         sentence=verdicts.sentence(one),
         limits=verdicts.would_have_been_found(one),
-        figures=_effects(one)[0],
+        figures=(*_effects(one)[0], *_further(atlas, one.behaviour.name)),
     )
