@@ -19,12 +19,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "target": ("String", "the second end of a pair, or the members of a group"),
     "layer": ("Int32", "the layer of the site"),
     "index": ("Int32", "the head, neuron or feature within its layer"),
-    "measure": (
-        "String",
-        "what was measured: attention, attention_across (a joiner's second null), attention_far, sink_contrast, harm, "
-        "joint_harm, marginal_harm, collateral",
-    ),
-    "material": ("String", "on what: text (the corpus) or random (generated repeats)"),
+    "measure": ("String", "attention, eigenvalue, direct_effect, harm, ...; all are in `innerworks.show.measures`"),
+    "material": ("String", "on what: text (the corpus), random (generated repeats), weights, or prompts: agreement, lists"),
     "value": (
         "Float64",
         "the raw score, before its null is taken off (collateral: how many times the harm is the harm elsewhere)",
@@ -43,7 +39,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "q": ("Float64", "after false-discovery control over the chapter; a label needs q <= .05"),
     "rung": ("Int32", "of the label as a whole: 0 none, 1 seen, 2 necessary, 3 selective"),
     "half": ("String", "discovery or confirmation"),
-    "ablation": ("String", "none, mean, zero"),
+    "ablation": ("String", "none, mean, resample, zero"),
     "note": ("String", "alone, jointly, or what is missing"),
 }
 
