@@ -65,7 +65,7 @@ def test_the_head_that_carries_everything_suffices_and_its_idle_sibling_does_not
         assert (
             idle.value == pytest.approx(0, abs=0.02)
             and idle.q == 1.0
-            and idle.note.startswith("does not suffice: it brings back less than half")
+            and idle.note.startswith("not shown to suffice: by itself no more than half")
         )
         assert carrier.target == idle.target == "L2H1, L3H5" and carrier.n == UNITS and carrier.mde is not None
 

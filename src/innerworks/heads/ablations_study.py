@@ -49,8 +49,8 @@ EFFORTS: dict[str, Effort] = {
         candidates=None,
         shared_controls=False,
         joint=True,
-        units={"random": 16, "text": 16, "agreement": 32, "lists": 32},
-        text_tokens=80,
+        units={"random": 12, "text": 14, "agreement": 24, "lists": 24},
+        text_tokens=64,
         sufficiency=True,
     ),
     "full": Effort(

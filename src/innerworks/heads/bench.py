@@ -16,6 +16,7 @@ from innerworks.stats import CONSTANTS, Array, Necessity, Selectivity, estimate,
 Without = Callable[[Iterable[Head | Rotated], str], Array]  # (heads ablated, metric) -> the metric per unit
 Pair = tuple[Heads, Heads]  # harm is what the first ablation costs more than the second
 NOTHING: Heads = frozenset()
+UNBOUNDED = 1e6  # nats: more than any control can harm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +71,23 @@ class Bench:
     def selectivity(self, pair: Pair, controls: Sequence[Pair], harm: Harm, seed: int) -> Selectivity:
         """Test the harm of one ablation against its harm where the behaviour does not apply.
 
-        What controls harm there can only raise the limit: they are run where the verdict depends on it.
+        What controls harm there can only raise the limit. They are run where the verdict depends on it, and only until it is
+        settled, whatever the others would harm; the limit is then the least or the largest that it can be, against the verdict.
         """
         here, outside = self.harm(pair, harm.nats), self.harm(pair, harm.elsewhere)
         units, strata = self.measured(here, harm.nats)
         others, their_strata = self.measured(outside, harm.elsewhere)
 
-        def against(of_controls: Array) -> Selectivity:
-            return selectivity(here[units], strata, outside[others], their_strata, of_controls, seed)
+        def against(of_controls: Sequence[float]) -> Selectivity:
+            return selectivity(here[units], strata, outside[others], their_strata, np.array(of_controls), seed)
 
-        strict = against(np.zeros(1))
-        if strict.verdict == "pass" or strict.ratio_low < CONSTANTS.selectivity_ratio and strict.verdict == "not decided":
-            return strict
-        if strict.ratio_high < CONSTANTS.selectivity_ratio:
-            return strict
-        return against(np.array([self.harm(control, harm.elsewhere)[others].mean() for control in controls]))
+        known: list[float] = []
+        while True:
+            unknown = len(controls) - len(known)
+            least, most = (against([*known, *[bound] * unknown]) for bound in (0.0, UNBOUNDED))
+            if least.verdict == most.verdict:
+                return most if most.verdict == "fail" and most.limit < UNBOUNDED / len(controls) else least
+            known.append(float(self.harm(controls[len(known)], harm.elsewhere)[others].mean()))
 
     def measured(self, harm: Array, metric: str) -> tuple[NDArray[np.bool_], list[str]]:
         """The units that have the metric, and their strata; all where hardly any has: their NaN decides nothing."""

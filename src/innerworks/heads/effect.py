@@ -45,7 +45,7 @@ def climb(findings: Sequence[Finding], bench: Bench, effort: Effort, seed: int) 
     labels, rungs = _measurable(chosen(labels_of(findings), most=None, kinds=effort.kinds), bench)
     labels = chosen(labels, most=effort.candidates)
     tries = alone(labels, bench, shared_controls=effort.shared_controls) if labels else []
-    groups = groups_of(tries, bench, seed) if effort.joint else {}
+    groups = groups_of(tries, bench, seed) if effort.joint else []
     tries += joint_tries(tries, groups, bench)
     rows: list[Finding] = []
     for one, q in zip(tries, q_of(tries), strict=True):
@@ -58,7 +58,7 @@ def climb(findings: Sequence[Finding], bench: Bench, effort: Effort, seed: int) 
         rung = 3 if verdict.verdict == "pass" else 2
         says = _joined("jointly" if one.group else "alone", "" if rung == 3 else _why_not(verdict))
         rungs[one.label.key] = max(rungs[one.label.key], (rung, says), key=lambda entry: entry[0])
-    rows += sufficiency_rows(list(groups.values()), bench, seed) if effort.sufficiency else []
+    rows += sufficiency_rows(groups, bench, seed) if effort.sufficiency else []
     return [_raised(row, rungs) for row in findings] + rows
 
 

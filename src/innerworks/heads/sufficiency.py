@@ -10,7 +10,7 @@
 4. A head *suffices* if its share beyond controls exceeds one half: less than that, and the rest carries more than it does.
    p is the larger of two: over units, t of `recovered - mean of controls - half of the group's harm`; over controls, t with
    K - 1 degrees of freedom, and 1 unless it is above every control. The interval of the share is a bootstrap over units. Of a
-   head that brings back less than half, no controls are run: p is 1, and the effect is its share with nothing taken off.
+   head that is not shown to bring back more than half (p <= .05, nothing taken off), no controls are run: p is 1.
 
 What it does not say: that the head would do so by itself. It is given its clean input; whoever feeds it is still needed.
 """
@@ -30,7 +30,7 @@ from innerworks.stats import CONSTANTS, Array, adjust, bootstrap_means, estimate
 
 FLOOR = 0.5  # of the group's harm
 CONTROLS = 10  # heads that are put back (rotations cannot be): each costs two runs of many heads, and the guard is the same
-BELOW = "brings back less than half: no controls run"
+BELOW = "not shown to suffice: by itself no more than half, so no controls were run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,10 @@ def recoveries(group: Group, bench: Bench, seed: int) -> list[Recovery]:
         label: bench.harm((members, (members - {label.head}) | _back(frozenset([label.head]))), metric)[units]
         for label in group.labels
     }
-    most = {label: bool(mine.mean() > FLOOR * lost[units].mean()) for label, mine in put_back.items()}
+    most = {
+        label: float(estimate(mine - FLOOR * lost[units], strata).p_above(0.0)) <= CONSTANTS.level
+        for label, mine in put_back.items()
+    }
     pairs = [(members | one, members | _back(one)) for one in controls] if any(most.values()) else []
     theirs = np.stack([bench.harm(pair, metric)[units] for pair in pairs]) if pairs else np.zeros((0, int(units.sum())))
     return [
@@ -113,7 +116,7 @@ def _recovery(
 
 
 def _row(one: Recovery, q: float) -> Finding:
-    verdict = "suffices" if q <= CONSTANTS.level else "not shown to suffice" if one.compared else f"does not suffice: it {BELOW}"
+    verdict = "suffices" if q <= CONSTANTS.level else "not shown to suffice" if one.compared else BELOW
     return Finding(
         **one.label.place,
         target=one.group.names,

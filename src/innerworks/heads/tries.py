@@ -10,7 +10,7 @@
 Where not all controls were run, the effect of a try is the harm itself, with nothing taken off.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from innerworks.heads.ablation import Head, Heads, Rotated, set_name
 from innerworks.heads.bench import NOTHING, Bench, Pair
 from innerworks.heads.controls import Control, control_groups, how_matched, matched
-from innerworks.heads.harms import Harm, harm_of, material_of, metric_of
+from innerworks.heads.harms import Harm, family, harm_of, material_of, metric_of
 from innerworks.heads.labels import Label
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Necessity, adjust
@@ -119,9 +119,9 @@ def _highest(harm: Harm, layer: int) -> int | None:
 
 
 def group_of(labels: Sequence[Label], bench: Bench, rng: np.random.Generator) -> Group | None:
-    """Ablate the strongest labels of one kind together; None where there are no control groups."""
-    strongest = tuple(labels[: CONSTANTS.joint_members])
-    heads = [label.head for label in strongest]
+    """Ablate the strongest heads of one kind together, given its labels; None where there are no control groups."""
+    heads = list(dict.fromkeys(label.head for label in labels))[: CONSTANTS.joint_members]
+    strongest = tuple(label for label in labels if label.head in heads)
     top, pair = max(layer for layer, _ in heads), (frozenset[Head | Rotated](heads), NOTHING)
     harm = harm_of(labels[0].behaviour, top, bench.watchers)
     removed = bench.removed[material_of(harm.metric)]
@@ -144,20 +144,22 @@ def part(label: Label, group: Group, bench: Bench) -> Try:
     return Try(label=label, harm=group.harm, pair=pair, control_pairs=pairs, compared=compared, note=note, group=group)
 
 
-def groups_of(tries: Sequence[Try], bench: Bench, seed: int) -> dict[str, Group]:
-    """The group of each kind with two labels or more."""
-    out: dict[str, Group] = {}
-    for number, behaviour in enumerate(sorted({one.label.behaviour for one in tries})):
-        labels = [one.label for one in tries if one.label.behaviour == behaviour]
-        group = group_of(labels, bench, np.random.default_rng([seed, number])) if len(labels) >= 2 else None
-        out |= {behaviour: group} if group else {}
-    return out
+def groups_of(tries: Sequence[Try], bench: Bench, seed: int) -> list[Group]:
+    """The group of each kind that has two heads or more; syntactic relations are one kind here, since one harm judges them."""
+    kinds = sorted({family(one.label.behaviour) for one in tries})
+    found: list[Group] = []
+    for number, kind in enumerate(kinds):
+        labels = [one.label for one in tries if family(one.label.behaviour) == kind]
+        several = len({label.head for label in labels}) >= 2
+        group = group_of(labels, bench, np.random.default_rng([seed, number])) if several else None
+        found += [group] if group else []
+    return found
 
 
-def joint_tries(tries: Sequence[Try], groups: Mapping[str, Group], bench: Bench) -> list[Try]:
+def joint_tries(tries: Sequence[Try], groups: Sequence[Group], bench: Bench) -> list[Try]:
     """Try jointly what failed alone."""
     failed = {one.label.key for one, q in zip(tries, q_of(tries), strict=True) if q > CONSTANTS.level}
-    members = [(label, group) for group in groups.values() for label in group.labels]
+    members = [(label, group) for group in groups for label in group.labels]
     return [part(label, group, bench) for label, group in members if label.key in failed]
 
 
