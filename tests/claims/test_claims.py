@@ -77,7 +77,7 @@ class TestSomeExist:
 
 
 class TestNecessary:
-    harm = dict(measure="harm", unit="nats", floor=0.02, effect_high=0.001, mde=0.021)
+    harm = dict(measure="harm", unit="nats", floor=0.02, effect_high=0.001, mde=0.021, null_kind="none")
 
     def test_labels_tried_with_power_and_without_harm_are_a_no(self):
         assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, row("L3H1", **self.harm)).answer == "no"
@@ -94,13 +94,19 @@ class TestNecessary:
         second = row("L3H2", effect=0.4, rung=1)
         alone = [row(site, **self.harm) for site in ("L3H1", "L3H2")]
         assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, second, *alone).answer == "open"
-        joint = row("L3H1", **{**self.harm, "measure": "joint_harm"})
+        joint = row("L3H1", **{**self.harm, "measure": "joint_harm", "target": "L3H1, L3H2"})
         assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, second, *alone, joint).answer == "no"
-        large = row("L3H1", **{**self.harm, "measure": "joint_harm", "value": 1.2, "effect": 1.2, "effect_high": 1.4})
+        third = row("L3H3", effect=0.3, rung=1)  # tried alone, but no member of the group
+        some_of_them = [third, *alone, row("L3H3", **self.harm), joint]
+        assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, second, *some_of_them).answer == "open"
+        large = row(
+            "L3H1",
+            **{**self.harm, "measure": "joint_harm", "target": "L3H1, L3H2", "value": 1.2, "effect": 1.2, "effect_high": 1.4},
+        )
         assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, second, *alone, large).answer == "open"
 
-    def test_one_wild_control_makes_no_no(self):
-        hidden = {**self.harm, "value": 0.3, "effect": -0.11, "effect_high": -0.10}
+    def test_harm_that_controls_do_as_well_is_no_no(self):
+        hidden = {**self.harm, "value": 0.3, "effect": -0.11, "effect_high": -0.10, "null_kind": "control heads"}
         assert ask(some("x", "induction", rung=2), *NOTHING, SEEN, row("L3H1", **hidden)).answer == "open"
 
     def test_not_selective_is_a_no_only_if_all_necessary_heads_fail(self):
@@ -123,6 +129,26 @@ class TestMore:
     def test_three_texts_answer_nothing(self):
         few = dict(measure="direct", effect=0.5, effect_low=0.45, effect_high=0.55, p=0.001, n=3)
         assert ask(more("x", "induction", "direct"), row(**few)).answer == "open"
+
+    def test_where_rows_have_a_q_those_that_discovery_rejected_answer_nothing(self):
+        rejected = row("L0H1", measure="direct", effect=0.5, effect_low=0.45, effect_high=0.55, p=1e-6)
+        picked = row("L0H2", measure="direct", effect=0.03, effect_low=0.01, effect_high=0.05, p=0.06, q=0.1)
+        assert ask(more("x", "induction", "direct"), rejected, picked).answer == "open"
+        assert ask(more("x", "induction", "direct"), rejected).answer == "yes"  # a measure without any q
+
+    def test_a_second_clause_may_ask_the_pairs_that_passed_the_first(self):
+        big = dict(effect=0.5, effect_low=0.45, effect_high=0.55, p=1e-6, q=1e-6)
+        small = dict(effect=0.0, effect_low=-0.01, effect_high=0.01, p=1.0, q=1.0)
+        first = [row(measure="keys", target="L0H1", **big), row(measure="keys", target="L0H2", **small)]
+        second = [row(measure="path", target="L0H1", **small), row(measure="path", target="L0H2", **big)]
+        assert ask(more("x", "induction", "path"), *first, *second).answer == "yes"
+        assert ask(more("x", "induction", "path", among="keys"), *first, *second).answer == "no"
+        assert ask(more("x", "induction", "path", among="keys"), *second).answer == "open"
+
+    def test_where_not_all_pairs_were_asked_nothing_is_denied(self):
+        below = row(measure="direct", effect=0.0, effect_low=-0.01, effect_high=0.01)
+        assert ask(more("x", "induction", "direct"), below).answer == "no"
+        assert ask(more("x", "induction", "direct", denies=False), below).answer == "open"
 
     def test_a_number_without_a_test_answers_nothing(self):
         bare = dict(measure="direct", effect=0.5, effect_low=0.5, effect_high=0.5, p=None)

@@ -95,9 +95,12 @@ ATTENTION = (
         statement="Copying heads: the OV circuit raises what is attended to.",
         citation="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
         clauses=(
-            some("heads whose OV circuit copies, beyond mismatched circuits", "copying", measure="eigenvalue"),
+            some(
+                "heads whose OV circuit copies, beyond mismatched circuits, and which raise in context what they look at",
+                "copying",
+                measure="eigenvalue",
+            ),
             some("also by the rank of the token itself", "copying", measure="top_k"),
-            more("in context, too, they raise what they look at", "copying", "direct_effect", which=labelled),
         ),
     ),
     Claim(
@@ -122,10 +125,11 @@ ATTENTION = (
                 "without a previous-token head's output in its keys alone, an induction head loses its match",
                 "induction",
                 "k_composition",
+                denies=False,  # only the strongest receivers and senders are asked
             ),
-            more("more than without it in its queries", "induction", "k_over_q"),
-            more("it loses most of it", "induction", "k_composition_share"),
-            more("path patching agrees", "induction", "path_patching"),
+            more("such a pair: more than without it in its queries", "induction", "k_over_q", among="k_composition"),
+            more("such a pair: it loses most of it", "induction", "k_composition_share", among="k_composition"),
+            more("such a pair: path patching agrees", "induction", "path_patching", among="k_composition"),
         ),
     ),
     Claim(
@@ -146,8 +150,11 @@ ATTENTION = (
         statement="Successor heads increment ordinals, reading a numeric structure made by the first feed-forward layer.",
         citation="Gould et al. 2023, arXiv:2312.09230",
         clauses=(
-            some("heads whose OV circuit maps an ordinal to its successor", "successor", measure="succession"),
-            more("in context, too, on ordinal lists", "successor", "direct_effect", which=labelled),
+            some(
+                "heads whose OV circuit maps an ordinal to its successor, also in context, on ordinal lists",
+                "successor",
+                measure="succession",
+            ),
             more("without the first feed-forward's part they do not", "successor", "through_first_mlp", which=labelled),
         ),
     ),

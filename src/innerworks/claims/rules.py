@@ -57,26 +57,34 @@ def more(
     *,
     at_least: int = 1,
     which: Callable[["polars.DataFrame"], "polars.DataFrame"] | None = None,
+    among: str | None = None,
+    denies: bool = True,
 ) -> Clause:
     """Does an effect exceed its floor, for at least so many rows of a measure?
 
-    Yes: those above the floor with q <= .05 (p, where there is no q). No: every interval lies below the floor. Rows of fewer
-    than 12 units answer neither; nor do rows without any p.
+    Yes: those above the floor with q <= .05 (p, where no row of the measure has a q). No: every interval lies below the floor.
+    Rows of fewer than 12 units answer neither; nor do rows without any p.
+
+    among: only the pairs of site and target that exceed the floor of this other measure, too. denies: False where only some of
+    the pairs that there are were asked, so that nothing follows from none of them being found.
     """
 
     def ask(findings: "polars.DataFrame") -> Evidence:
         import polars as pl
 
-        rows = findings.filter(_of((behaviour,)) & (pl.col("measure") == measure))
+        of_kind = findings.filter(_of((behaviour,)))
+        rows = of_kind.filter(pl.col("measure") == measure)
+        passing = _passing(rows)
+        if among is not None:
+            other = of_kind.filter(pl.col("measure") == among)
+            rows = rows.join(other.filter(_passing(other)), on=["site", "target"], how="semi")
         rows = rows if which is None else which(rows)
         if rows.is_empty():
             return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
-        enough = (pl.col("n") >= CONSTANTS.least_units) | (pl.col("null_kind") == "mismatched parts")  # weights have no units
-        sure = pl.coalesce("q", "p") <= CONSTANTS.level
-        above = rows.filter(enough & sure & (pl.col("effect") > pl.col("floor")))
-        below = rows.filter(enough & (pl.col("effect_high") < pl.col("floor")))
+        above, below = rows.filter(passing), rows.filter(_enough() & (pl.col("effect_high") < pl.col("floor")))
         best = rows.sort("effect", descending=True).row(0, named=True)
-        answer: Answer = "yes" if len(above) >= at_least else "no" if len(rows) - len(below) < at_least else "open"
+        no = denies and len(rows) - len(below) < at_least
+        answer: Answer = "yes" if len(above) >= at_least else "no" if no else "open"
         sites = tuple(above.sort("effect", descending=True)["site"].unique(maintain_order=True).head(SHOWN))
         return _evidence(says, answer, _numbers(best), best, sites)
 
@@ -103,6 +111,21 @@ def both(says: str, first: str, second: str, *, rung: int = 1) -> Clause:
 
 
 # --- how a rule comes to its answer ------------------------------------------------------------------------------
+
+
+def _passing(rows: "polars.DataFrame") -> "polars.Expr":
+    """Which rows of one measure exceed their floor for sure: by q where any of them has one, since the others were not picked."""
+    import polars as pl
+
+    sure = pl.col("q" if rows["q"].is_not_null().any() else "p") <= CONSTANTS.level
+    return _enough() & sure & (pl.col("effect") > pl.col("floor"))
+
+
+def _enough() -> "polars.Expr":
+    """Units enough to decide; weights have none."""
+    import polars as pl
+
+    return (pl.col("n") >= CONSTANTS.least_units) | (pl.col("null_kind") == "mismatched parts")
 
 
 def _of(kinds: Sequence[str]) -> "polars.Expr":
@@ -139,6 +162,8 @@ def _absent(says: str, rows: "polars.DataFrame", phantom: bool) -> Evidence:
         return _evidence(says, "no", f"none: the largest effect is {best['effect']:.3f}, floor {best['floor']:g}", best, ())
     bound = max(reasons, default=float("nan"))
     why = f"underpowered: effects up to {bound:.3f} not excluded" if reasons else "no phantom of this kind is found yet"
+    if bound == float("inf"):
+        why = f"none found: the largest effect is {best['effect']:.3f}; how small a one would have been seen is not known"
     return _evidence(says, "open", why, best, ())
 
 
@@ -168,12 +193,15 @@ def _no_harm(says: str, labels: "polars.DataFrame", harms: "polars.DataFrame", p
     best = tried.sort("effect", descending=True).row(0, named=True)
     bounds = [_excluded(harms.filter(pl.col("measure") == measure)) for measure in harms["measure"].unique()]
     excluded, bound = all(one for one, _ in bounds), max(bound for _, bound in bounds)
-    small = bool((harms["value"] < 2 * harms["floor"]).all())  # not only beyond controls, one of which may be wild
-    all_tried = set(seen) <= set(tried["site"]) and (len(seen) == 1 or not jointly.is_empty())
-    if excluded and small and all_tried and phantom:
-        return _evidence(says, "no", f"none: the largest harm beyond controls is {best['effect']:.3f}", best, ())
-    few = "" if all_tried else f"{tried['site'].n_unique()} of {len(seen)} labels ablated alone, {len(jointly)} jointly; "
-    return _evidence(says, "open", f"{few}harm up to {bound:.3f} not excluded", best, ())
+    harmless = bool((harms["null_kind"] == "none").all())  # else some harm is shown, and only controls do as much
+    together = {site for target in jointly["target"].drop_nulls() for site in target.split(", ")}
+    all_tried = set(seen) <= set(tried["site"]) and (len(seen) == 1 or set(seen) <= together)
+    if excluded and harmless and all_tried and phantom:
+        return _evidence(says, "no", f"none: the largest harm is {best['effect']:.3f}", best, ())
+    tried_jointly = len(together & set(seen))
+    few = "" if all_tried else f"{tried['site'].n_unique()} of {len(seen)} labels ablated alone, {tried_jointly} jointly; "
+    why = f"harm up to {bound:.3f} not excluded" if harmless else "harm is shown, and control heads do as much"
+    return _evidence(says, "open", f"{few}{why}", best, ())
 
 
 def _not_selective(says: str, labels: "polars.DataFrame", collateral: "polars.DataFrame") -> Evidence:
