@@ -134,7 +134,7 @@ def agreeing_tokenizer() -> Callable[..., Any]:
     """`agreeing_tokenizer(opening, without=words)`: one token for each word of the agreement task."""
     from innerworks.text.tasks.agreement import BETWEEN, NOUNS, TEMPLATES, VERBS
 
-    frames = {word for template in TEMPLATES.values() for word in template.split() if "{" not in word}
+    frames = {word for some in TEMPLATES.values() for template in some for word in template.split() if "{" not in word}
     words = sorted(frames | {word for both in (*NOUNS, *BETWEEN, *VERBS) for word in both})
 
     def make(opening: str | None = None, *, without: tuple[str, ...] = ()) -> Any:

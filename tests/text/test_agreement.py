@@ -1,4 +1,4 @@
-"""Prompts that ask for a verb: aligned, balanced, each noun in one template, and none where a tokenizer cuts words."""
+"""Prompts that ask for a verb: aligned, balanced, units are templates, and there are none where a tokenizer cuts words."""
 
 from collections import Counter
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from innerworks.text.tasks import agreement
 from innerworks.text.tasks.agreement import BETWEEN, NOUNS, TEMPLATES, VERBS
-from innerworks.text.tasks.pairs import next_token, only_difference
+from innerworks.text.tasks.pairs import Pair, next_token, only_difference
 
 
 @pytest.mark.parametrize("opening", [None, "<end>"])
@@ -32,17 +32,25 @@ def _reversed(nouns: tuple[tuple[str, str], ...]) -> dict[str, str]:
     return {several: one for one, several in nouns}
 
 
-def test_a_unit_is_a_noun_in_one_template_with_both_its_numbers(agreeing_tokenizer: Any) -> None:
+def test_a_unit_is_a_template_and_each_noun_is_in_one_of_them_with_both_its_numbers(agreeing_tokenizer: Any) -> None:
     pairs = agreement(agreeing_tokenizer())
-    units = Counter(pair.unit for pair in pairs)
-    assert set(units.values()) == {2} and len(units) == len(NOUNS) >= 48
-    assert Counter(unit.partition("/")[2] for unit in units) == Counter({one: 1 for one, _ in NOUNS})
-    assert {pair.stratum for pair in pairs} == set(TEMPLATES)
+    templates = {template: stratum for stratum, some in TEMPLATES.items() for template in some}
+    assert {pair.unit: pair.stratum for pair in pairs} == templates
+    nouns = Counter(subject(pair) for pair in pairs)
+    assert nouns == Counter({one: 2 for one, _ in NOUNS}) and len(pairs) == 2 * len(NOUNS)
+    assert all(len({pair.unit for pair in pairs if subject(pair) == noun}) == 1 for noun in nouns)
     halves = {pair.unit: pair.half for pair in pairs}
-    by_stratum = Counter((pair.stratum, halves[pair.unit]) for pair in pairs)
-    for template in TEMPLATES:
-        assert abs(by_stratum[template, "discovery"] - by_stratum[template, "confirmation"]) <= 2
+    assert all(halves[pair.unit] == pair.half for pair in pairs)
+    for stratum, some in TEMPLATES.items():
+        assert Counter(halves[template] for template in some) == {"discovery": 7, "confirmation": 7}, stratum
     assert agreement(agreeing_tokenizer()) == pairs
+
+
+def subject(pair: Pair) -> str:
+    """The subject noun, in the singular."""
+    singular = dict(NOUNS) | _reversed(NOUNS)
+    word = next(word for word in pair.clean.split() if word in singular)
+    return word if word in dict(NOUNS) else singular[word]
 
 
 def test_a_tokenizer_that_does_not_know_the_words_leaves_no_pairs(tiny_tokenizer: Any) -> None:
@@ -52,6 +60,6 @@ def test_a_tokenizer_that_does_not_know_the_words_leaves_no_pairs(tiny_tokenizer
 def test_nouns_and_verbs_of_several_tokens_are_left_out(agreeing_tokenizer: Any) -> None:
     full, fewer = agreeing_tokenizer(), agreeing_tokenizer(without=("teachers", "is", "dog"))
     pairs = agreement(fewer)
-    assert {pair.unit.partition("/")[2] for pair in pairs} == {one for one, _ in NOUNS} - {"teacher"}
+    assert {subject(pair) for pair in pairs} == {one for one, _ in NOUNS} - {"teacher"}
     assert len(pairs[0].answers) == len(VERBS) - 1 and not any("dog" in pair.clean for pair in pairs)
     assert next_token(full, "The man", "is") is not None and next_token(fewer, "The man", "is") is None

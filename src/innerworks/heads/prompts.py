@@ -1,8 +1,9 @@
 """Prompts as a material for ablations: what is asked after their last token, on two halves, or why a model has none.
 
 1. `agreement`: a subject, a noun of the other number, and the verb that is asked for (`text/tasks/agreement.py`). The unit is a
-   subject noun in a template, with both of its numbers.
-2. `lists`: three members of an ordered class in a row, and the next one asked for (`circuits/ordinals.py`). The unit is a list.
+   template, over several subjects in both numbers: nouns in one template fare alike.
+2. `lists`: three members of an ordered class in a row, and the next one asked for (`circuits/ordinals.py`). The unit is the
+   run of members, over all ways of writing it down.
 
 Discovery prompts give the means that ablation puts in a head's place; harm is read off confirmation prompts.
 """
@@ -73,8 +74,8 @@ def _lists(tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
             tokens=row.tokens,
             answers=(kept[row.kind].tokens[row.answer],),
             foils=(),
-            unit=row.text,
-            stratum=kept[row.kind].title,
+            unit=row.run,
+            stratum=kept[row.kind].name,
             half=row.half,
         )
         for row in ordinals.rows(tokenizer, kept)

@@ -199,7 +199,7 @@ def pooled(arrays: Arrays, name: str) -> Float[np.ndarray, "*heads"]:
 
 
 def _lists(arrays: Arrays, measure: str, name: str, null: Array, null_kind: str, unit: str) -> InContext | None:
-    """A measure of lists, less its null per list."""
+    """A measure of lists, less its null per run of members."""
     confirm = arrays.get("successor/lists_confirm", np.zeros(0, dtype=bool)).astype(bool)
     if min(confirm.sum(), (~confirm).sum()) < 2:
         return None

@@ -103,15 +103,16 @@ def _above_the_first(circuits: Circuits, pairing: Pairing) -> Pairing:
 
 
 def _lists(model: Model, kept: tuple[Ordered, ...], given: tuple[Row, ...]) -> Arrays:
+    """What heads do on lists, per run of members: other ways of writing down the same run are no new evidence."""
     if not given:
         return {}
-    found = successor.on_lists(model, kept, given)
+    found, runs = successor.on_lists(model, kept, given), list(dict.fromkeys(row.run for row in given))
+    of_run = [[number for number, row in enumerate(given) if row.run == run] for run in runs]
+    by_run = {"direct": found.direct, "share": found.share, "chance": found.chance}
     return {
-        "successor/lists_direct": found.direct,
-        "successor/lists_share": found.share,
-        "successor/lists_chance": found.chance,
-        "successor/lists_class": np.array([row.kind for row in given]),
-        "successor/lists_confirm": np.array([row.half == "confirmation" for row in given]),
+        **{f"successor/lists_{name}": np.stack([one[rows].mean(axis=0) for rows in of_run]) for name, one in by_run.items()},
+        "successor/lists_class": np.array([given[rows[0]].kind for rows in of_run]),
+        "successor/lists_confirm": np.array([given[rows[0]].half == "confirmation" for rows in of_run]),
     }
 
 

@@ -81,6 +81,7 @@ class Row:
     """A list: its tokens, and which member of its class comes next."""
 
     text: str
+    run: str  # what is listed, however it is written: the unit
     tokens: tuple[int, ...]
     kind: int  # index of its class
     shown: tuple[int, ...]  # its members, among the class' tokens
@@ -122,8 +123,9 @@ def rows(tokenizer: PreTrainedTokenizerBase, kept: tuple[Ordered, ...]) -> tuple
     """Lists of three members in a row, dealt to the two halves: no item of a class in both, where it is large enough."""
     found = [row for kind, one in enumerate(kept) for row in _rows(tokenizer, kind, one)]
     small = {kind for kind, one in enumerate(kept) if not _apart(one)}
-    dealt = deal_halves([row.text for row in found], [str(row.kind) for row in found])
-    return tuple(replace(row, half=half) if row.kind in small else row for row, half in zip(found, dealt, strict=True))
+    strata = {row.run: kept[row.kind].name for row in found}
+    dealt = dict(zip(strata, deal_halves(list(strata), list(strata.values())), strict=True))
+    return tuple(replace(row, half=dealt[row.run]) if row.kind in small else row for row in found)
 
 
 def shared_items(kept: tuple[Ordered, ...], given: tuple[Row, ...]) -> tuple[str, ...]:
@@ -162,11 +164,13 @@ def _rows(tokenizer: PreTrainedTokenizerBase, kind: int, one: Ordered) -> Iterat
     ]
     for space, template in [(before, template) for before in one.spaces for template in TEMPLATES[before]]:
         for items, half in chosen:
-            text = template.format(*(one.members[i] for i in items))
+            words = [one.members[i] for i in items]
+            text = template.format(*words)
             ids = tokenizer.encode(text)
             whole = tokenizer.encode(text + space + one.members[items[-1]])
             if whole == [*ids, one.tokens[items[-1]]] and tokenizer.unk_token_id not in ids:
-                yield Row(text=text, tokens=tuple(ids), kind=kind, shown=tuple(items[:-1]), answer=items[-1], half=half)
+                run, shown = f"{one.name}: {' '.join(words)}", tuple(items[:-1])
+                yield Row(text=text, run=run, tokens=tuple(ids), kind=kind, shown=shown, answer=items[-1], half=half)
 
 
 def _spaced(runs: list[list[int]], most: int) -> list[list[int]]:

@@ -1,16 +1,15 @@
 """Does the verb agree with its subject, when a noun of the other number stands between them?
 
-1. A unit is a subject noun in one template; each noun is used in one template only, so that units share no subject.
-2. Two items per unit: a singular subject with a plural noun between (*The teacher near the dogs*), and the reverse; the corrupt
+1. A unit is a template, since nouns in one template fare alike; each subject noun is used in one template only.
+2. Two items per noun: a singular subject with a plural noun between (*The teacher near the dogs*), and the reverse; the corrupt
    twin has the subject in the other number. Templates have no verb that tells the number before the one that is asked for.
 3. Right and wrong next words: *is* and *are*, *has* and *have*, *seems* and *seem*, ...: those pairs that are single tokens.
-4. Units are dealt to two halves within each template.
+4. Templates are dealt to two halves: those with a phrase between subject and verb, and those with a clause.
 
 After Linzen et al. 2016, arXiv:1611.01368 (attractors) and Marvin and Linzen 2018, arXiv:1808.09031 (templates); all sentences
 are our own. What it does not do: languages other than English; questions, or subjects of several words.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle
 
@@ -19,15 +18,42 @@ from transformers import PreTrainedTokenizerBase
 from innerworks.stats import deal_halves
 from innerworks.text.tasks.pairs import Pair, encoded, next_tokens, only_difference
 
-#: name -> template: three with a phrase between subject and verb, three with a clause
+#: stratum -> templates: a phrase or a clause between subject and verb
 TEMPLATES = {
-    "near": "The {subject} near the {between}",
-    "behind": "We heard that the {subject} behind the {between}",
-    "with": "In the evening the {subject} with the {between}",
-    "who saw": "The {subject} who saw the {between}",
-    "that followed": "The {subject} that the {between} followed",
-    "who fed": "They know that the {subject} who fed the {between}",
+    "phrase": (
+        "The {subject} near the {between}",
+        "We heard that the {subject} behind the {between}",
+        "In the evening the {subject} with the {between}",
+        "Perhaps the {subject} beside the {between}",
+        "I think the {subject} next to the {between}",
+        "You know that the {subject} far from the {between}",
+        "At noon the {subject} above the {between}",
+        "Near the river the {subject} below the {between}",
+        "Once more the {subject} in front of the {between}",
+        "Every day the {subject} around the {between}",
+        "In this story the {subject} without the {between}",
+        "On Sunday the {subject} across from the {between}",
+        "The {subject} holding the {between}",
+        "Just now the {subject} under the {between}",
+    ),
+    "clause": (
+        "The {subject} who saw the {between}",
+        "The {subject} that the {between} followed",
+        "They know that the {subject} who fed the {between}",
+        "The {subject} whom the {between} liked",
+        "Last year the {subject} who found the {between}",
+        "They say the {subject} who lost the {between}",
+        "Now the {subject} that the {between} chased",
+        "In the film the {subject} who heard the {between}",
+        "The {subject} who can see the {between}",
+        "We said that the {subject} that the {between} knew",
+        "Today the {subject} who will sell the {between}",
+        "Of course the {subject} that the {between} left",
+        "After dinner the {subject} who carried the {between}",
+        "Sometimes the {subject} who called the {between}",
+    ),
 }
+_ALL = tuple((stratum, template) for stratum, templates in TEMPLATES.items() for template in templates)
 #: singular and plural
 VERBS = (
     ("is", "are"),
@@ -54,15 +80,17 @@ BETWEEN = tuple((one, one + "s") for one in "dog cat horse bird cow bear lion ra
 
 
 def agreement(tokenizer: PreTrainedTokenizerBase) -> tuple[Pair, ...]:
-    """All items that a tokenizer keeps aligned, with single tokens as answers; two per unit, dealt to the halves."""
-    templates = cycle(TEMPLATES)
-    found: list[tuple[Pair, Pair]] = []
-    for number, noun in enumerate(_whole(tokenizer, NOUNS)):
-        name, nouns = next(templates), _whole(tokenizer, BETWEEN)
+    """All items that a tokenizer keeps aligned, with single tokens as answers; two per noun, templates dealt to the halves."""
+    found: list[Pair] = []
+    nouns = _whole(tokenizer, BETWEEN)
+    for number, (noun, (stratum, template)) in enumerate(zip(_whole(tokenizer, NOUNS), cycle(_ALL), strict=False)):
         if nouns:
-            found += _unit(tokenizer, name, noun, nouns[number // len(TEMPLATES) % len(nouns)])
-    halves = deal_halves([both[0].clean for both in found], [both[0].stratum for both in found])
-    return tuple(replace(one, half=half) for both, half in zip(found, halves, strict=True) for one in both)
+            between = nouns[number // len(_ALL) % len(nouns)]
+            both = [_pair(tokenizer, stratum, template, noun, between, singular) for singular in (0, 1)]
+            found += [one for one in both if one is not None] if None not in both else []
+    strata = {one.unit: one.stratum for one in found}
+    halves = dict(zip(strata, deal_halves(list(strata), list(strata.values())), strict=True))
+    return tuple(replace(one, half=halves[one.unit]) for one in found)
 
 
 def _whole(tokenizer: PreTrainedTokenizerBase, nouns: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
@@ -75,20 +103,16 @@ def _whole(tokenizer: PreTrainedTokenizerBase, nouns: tuple[tuple[str, str], ...
     return [noun for noun, fits, here in zip(nouns, aligned, known, strict=True) if fits and here]
 
 
-def _unit(
-    tokenizer: PreTrainedTokenizerBase, template: str, noun: tuple[str, str], between: tuple[str, str]
-) -> Iterator[tuple[Pair, Pair]]:
-    """Both items of a subject in a template, or nothing where one of them is not aligned."""
-    both = [_pair(tokenizer, template, noun, between, number) for number in (0, 1)]
-    if both[0] is not None and both[1] is not None:
-        yield both[0], both[1]
-
-
 def _pair(
-    tokenizer: PreTrainedTokenizerBase, template: str, noun: tuple[str, str], between: tuple[str, str], number: int
+    tokenizer: PreTrainedTokenizerBase,
+    stratum: str,
+    template: str,
+    noun: tuple[str, str],
+    between: tuple[str, str],
+    number: int,
 ) -> Pair | None:
     """The subject in one number (0 singular, 1 plural), the noun between in the other."""
-    fill, other = TEMPLATES[template].format, 1 - number
+    fill, other = template.format, 1 - number
     clean = fill(subject=noun[number], between=between[other])
     corrupt = fill(subject=noun[other], between=between[other])
     matching = fill(subject=noun[number], between=between[number])
@@ -98,8 +122,8 @@ def _pair(
     if subject is None or attractor is None or not answers or tokenizer.unk_token_id in (*tokens, *twin):
         return None
     return Pair(
-        unit=f"{template}/{noun[0]}",
-        stratum=template,
+        unit=template,
+        stratum=stratum,
         half="discovery",
         clean=clean,
         corrupt=corrupt,
