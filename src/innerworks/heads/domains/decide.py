@@ -44,6 +44,7 @@ class Harms:
     """What each tested head's loss cost each confirmation document."""
 
     strata: tuple[str, ...]
+    domains: tuple[str, ...]  # that are asked about
     by_head: Mapping[tuple[int, int], Array]
     pairs: tuple[tuple[str, int, int], ...]  # (domain, layer, head)
 
@@ -55,7 +56,7 @@ class Harms:
         domains = kept.about["domains"]
         pairs = tuple((domains[domain], layer, head) for domain, layer, head in kept.arrays["pairs"].tolist())
         harm = kept.arrays["harm"].astype(np.float64)
-        return cls(strata=strata, by_head=dict(zip(heads, harm, strict=True)), pairs=pairs)
+        return cls(strata=strata, domains=tuple(domains), by_head=dict(zip(heads, harm, strict=True)), pairs=pairs)
 
     def inside(self, domain: str) -> np.ndarray:
         """Which documents are of a domain."""
@@ -65,7 +66,7 @@ class Harms:
         """Every pair, with its q."""
         found = {pair: contrast(self.by_head[pair[1:]], self.inside(pair[0])) for pair in self.pairs}
         q: dict[tuple[str, int, int], float] = {}
-        families = {domain: [pair for pair in self.pairs if pair[0] == domain] for domain in sorted(set(self.strata))}
+        families = {domain: [pair for pair in self.pairs if pair[0] == domain] for domain in self.domains}
         by_family = family_q({domain: np.array([found[pair].p for pair in pairs]) for domain, pairs in families.items()})
         for domain, pairs in families.items():
             q |= dict(zip(pairs, by_family[domain].tolist(), strict=True))
@@ -150,7 +151,7 @@ def _by_domain(harms: Harms) -> list[Finding]:
     """What losing each tested head costs each domain: for the eye, not tested."""
     rows = []
     for layer, head in harms.by_head:
-        for domain in sorted(set(harms.strata)):
+        for domain in harms.domains:
             inside = harms.inside(domain)
             found = estimate(harms.by_head[layer, head][inside], [domain] * int(inside.sum()))
             row = {**_place(domain, layer, head), **_interval(found), "measure": "harm_in_domain", "value": float(found.mean)}
