@@ -251,7 +251,7 @@ def _calibration_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) ->
             f"KL {arrays['divergence'][run].mean():.4f} nats (controls {arrays['divergence'][controls].mean():.4f})",
             f"loss {arrays['loss'][0].mean():.4f} -> {arrays['loss'][run].mean():.4f} nats",
             "" if rise > others.max() else f"without a control it rises as much ({others.max():+.4f})",
-            about.get("matched", ""),
+            about["matched"][head_site(layer, index)],
         )
         row = _row(
             (layer, index), "calibration", value=float(rise), null=float(others.mean()), null_kind="control heads", e=e, q=None
