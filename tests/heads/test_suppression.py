@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from innerworks.findings import Finding
-from innerworks.heads.circuits import weight_findings
+from innerworks.heads.circuits import findings
+from innerworks.heads.circuits.measure import measure as measured_weights
 from innerworks.heads.means import HeadMeans
 from innerworks.heads.suppression import Suppression, ablations, attention, cspa, decide, study
 from innerworks.heads.suppression.documents import Documents, documents
@@ -80,7 +81,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def before(model: Model) -> list[Finding]:
-    return weight_findings(model)
+    return findings(measured_weights(model))
 
 
 def given(model: Model, reading: Reading, before: list[Finding], depth: str = "standard", **more: Any) -> Given:

@@ -18,6 +18,7 @@ import numpy as np
 
 from innerworks.findings import Finding
 from innerworks.heads.domains.contrast import FLOOR, Contrast, contrast, ratio_interval
+from innerworks.heads.notes import joined
 from innerworks.model.study import Kept, Units
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, Necessity, adjust, estimate, family_q, necessity, selectivity
@@ -143,7 +144,7 @@ def _contrast_row(harms: Harms, one: Tested, rung: int, note: str, kept: Kept) -
         mde=float(found.difference.mde(FLOOR)),
         q=one.q,
         rung=rung,
-        note="; ".join(part for part in (said, note) if part),
+        note=joined(said, note),
     )
 
 
@@ -176,9 +177,7 @@ def _necessity_row(one: Tested, found: Necessity, q: float, kept: Kept) -> Findi
         p=found.p,
         mde=found.mde,
         q=q,
-        note="; ".join(
-            part for part in ("metric: loss of the domain", note, "" if found.above_all else "a control harms as much") if part
-        ),
+        note=joined("metric: loss of the domain", note, "" if found.above_all else "a control harms as much"),
     )
 
 

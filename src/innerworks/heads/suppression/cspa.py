@@ -25,8 +25,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from innerworks.heads.harms import Head
 from innerworks.heads.suppression.documents import Documents
-from innerworks.heads.suppression.look import Head, Look, directions
+from innerworks.heads.suppression.look import Look, directions
 from innerworks.model import Model
 from innerworks.model.anatomy import find
 from innerworks.model.weights import behind

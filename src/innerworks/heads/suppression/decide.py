@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from innerworks.findings import Finding
+from innerworks.heads.harms import Head
+from innerworks.heads.notes import joined
 from innerworks.model.study import Units
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, family_q, upper_tail
 
-Head = tuple[int, int]
 Arrays = Mapping[str, np.ndarray]
 BEHAVIOUR = "copy_suppression"
 VARIANTS = ("mean", "both", "ov", "qk", "null")  # of `cspa.py`
@@ -170,7 +171,7 @@ def _seen_rows(one: Measured, heads: list[Head], q: Mapping[Head, float], about:
         most = "lowers most: " + ", ".join(repr(token) for token, *_ in told[:5]) if told else ""
         row = _row(head, one.measure, value=value, null=null, null_kind=NULLS[one.measure], e=e, q=label)
         row |= {"unit": "logits" if one.measure == "direct_effect" else "probability"}
-        rows.append(Finding(**row, rung=int(q[head] <= CONSTANTS.level), p=float(e.p_above(floor)), note=_joined(few, most)))
+        rows.append(Finding(**row, rung=int(q[head] <= CONSTANTS.level), p=float(e.p_above(floor)), note=joined(few, most)))
     return rows
 
 
@@ -245,7 +246,7 @@ def _calibration_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) ->
         spread = float(others.std(ddof=1)) * np.sqrt(1 + 1 / len(controls))
         p_controls = float(upper_tail(rise - others.mean(), spread, len(controls) - 1)) if spread > 0 else 1.0
         p.append(max(float(e.p_above(FLOORS["calibration"])), p_controls) if rise > others.max() else 1.0)
-        note = _joined(
+        note = joined(
             f"calibration error {error[0]:.4f} -> {error[run]:.4f}",
             f"confidence less share right {claims[0]:+.4f} -> {claims[run]:+.4f}",
             f"KL {arrays['divergence'][run].mean():.4f} nats (controls {arrays['divergence'][controls].mean():.4f})",
@@ -345,7 +346,3 @@ def _repair_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list
         row |= {"unit": "nats", "n": e.n, "df": e.df, "floor": floor, "ablation": "mean"}
         rows.append(Finding(**row, note=f"{family}, loss of the next token"))
     return rows
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)

@@ -12,10 +12,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from innerworks.heads.circuits.copying import spaced
+from innerworks.heads.masks import PARTNERS
 from innerworks.heads.openings import openings
 from innerworks.text import Reading
-
-PARTNERS = (1, 2)  # the next documents of the same stratum and half, as the pattern swap has it
 
 
 @dataclass(frozen=True, kw_only=True)

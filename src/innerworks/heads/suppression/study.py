@@ -22,11 +22,12 @@ from innerworks.findings import Finding
 from innerworks.heads.circuits.copying import spaced
 from innerworks.heads.circuits.embedding import refusal
 from innerworks.heads.controls import how_matched, matched
+from innerworks.heads.harms import Head
 from innerworks.heads.labels import suspects_of
 from innerworks.heads.means import HeadMeans, HeadReference, reference
 from innerworks.heads.suppression import ablations, attention, cspa, decide
 from innerworks.heads.suppression.documents import documents
-from innerworks.heads.suppression.look import Head, Look, look
+from innerworks.heads.suppression.look import Look, look
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
