@@ -12,6 +12,7 @@ import torch
 from innerworks.findings import Finding
 from innerworks.heads import ablations_study, decide
 from innerworks.heads.ablations_study import EFFORTS, AblationStudy, watchers_of
+from innerworks.heads.harms import judged
 from innerworks.heads.kinds import KINDS
 from innerworks.heads.labels import labels_of, suspects_of
 from innerworks.heads.patterns import heads_by_unit
@@ -117,7 +118,7 @@ def test_an_interrupted_study_goes_on_where_it_was(given: Given, kept: dict[str,
 
 def test_suspects_are_what_discovery_picked(given: Given) -> None:
     table = heads_by_unit(given.states["heads"], given.reading)
-    picked = [decide.candidates(table, kind) for kind in KINDS.values() if kind.causal]
+    picked = [decide.candidates(table, kind) for kind in KINDS.values() if judged(kind.behaviour)]
     assert suspects_of(given.before) == {(int(layer), int(head)) for layer, head in np.argwhere(np.any(picked, axis=0))}
     assert watchers_of(given.before) == [one.head for one in labels_of(given.before) if one.behaviour == "induction"]
 

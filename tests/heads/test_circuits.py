@@ -22,15 +22,16 @@ from innerworks.heads.circuits import (
     nulls,
     ordinals,
     successor,
-    weight_findings,
 )
 from innerworks.heads.circuits.decide import FLOORS, pooled, weigh
 from innerworks.heads.circuits.embedding import as_read, effective, refusal, unembedding
 from innerworks.heads.circuits.nulls import Circuits
 from innerworks.model import Model
 from innerworks.model.readout import attribute
+from innerworks.model.study import units_of
 from innerworks.phantoms import build
 from innerworks.phantoms.calibrate import DOCUMENTS
+from innerworks.scan.engine import begin, observe, observe_batch
 from innerworks.text import Corpus, Document, Reading, TextBatch, read
 
 HALVES = ("discovery", "confirmation")
@@ -239,17 +240,9 @@ def test_values_that_are_not_shown_are_worked_out(tiny_model: Callable[[str], Mo
 
 
 def _watched(model: Model, reading: Reading, batch: TextBatch) -> dict[str, Tensor]:
-    instrument = DirectEffect(model)
-    state = instrument.begin(model.anatomy, reading)
-    instrument.begin_batch(batch)
-    watch = [
-        (site, direct._handler(instrument, state, batch, site))
-        for kind in instrument.kinds
-        for site in [direct.Site(layer=layer, kind=kind) for layer in range(model.anatomy.layers)]
-    ]
-    model.run(batch.tokens, mask=batch.mask, watch=watch, logits="none")
-    instrument.end_batch(state, batch)
-    return state
+    current = begin(model, reading, [DirectEffect(model)])
+    observe_batch(model, batch, [DirectEffect(model)], current)
+    return current.states[DirectEffect.name]
 
 
 # --- ordinals -----------------------------------------------------------------------------------------------------
@@ -375,7 +368,7 @@ def planted_reading(make_reading: Callable[..., Reading]) -> Reading:
 
 @pytest.fixture(scope="module")
 def planted_arrays(planted_reading: Reading) -> dict[str, np.ndarray]:
-    return measure(planted(), planted_reading)
+    return read_by(planted(), planted_reading)
 
 
 @pytest.fixture(scope="module")
@@ -383,8 +376,11 @@ def planted_found(planted_arrays: dict[str, np.ndarray], planted_reading: Readin
     return findings(planted_arrays, units_of(planted_reading))
 
 
-def units_of(reading: Reading) -> list[tuple[str, str, str, str]]:
-    return [(unit.id, unit.stratum, unit.material, unit.half) for unit in reading.units]
+def read_by(model: Model, reading: Reading) -> dict[str, np.ndarray]:
+    """What the weights and a reading of its own say of a model."""
+    watching = [DirectEffect(model)]
+    current = observe(model, reading, watching, begin(model, reading, watching))
+    return measure(model, seen=current.states[DirectEffect.name])
 
 
 def labels(found: list[Finding], measure: str) -> dict[str, set[str]]:
@@ -428,7 +424,8 @@ def test_without_text_nothing_is_labelled(planted_arrays: dict[str, np.ndarray])
 def test_random_models_have_no_labels(
     tiny_model: Callable[[str], Model], make_reading: Callable[..., Reading], family: str
 ) -> None:
-    found = weight_findings(tiny_model(family), make_reading(documents=48, sequences=24))
+    reading = make_reading(documents=48, sequences=24)
+    found = findings(read_by(tiny_model(family), reading), units_of(reading))
     assert found
     assert [one.site for one in found if one.rung] == []
 
@@ -441,7 +438,7 @@ def test_the_phantoms_induction_head_copies(architecture: Any) -> None:
     reading = read(
         Corpus.of("phantom", texts), model.tokenizer, vocab=model.anatomy.vocab, max_positions=512, sequences=24, seed=0
     )
-    found = weight_findings(model, reading)
+    found = findings(read_by(model, reading), units_of(reading))
     copies = {one.site for one in found if one.behaviour == "copying" and one.rung and one.measure == "direct_effect"}
     assert copies == set(phantom.truth["induction"])
     assert not [one for one in found if one.behaviour != "copying" and one.rung]

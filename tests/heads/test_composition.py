@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, testing
 
 from innerworks.errors import UnsupportedModel
+from innerworks.findings import Finding
 from innerworks.heads import composition
 from innerworks.heads.composition import Bench, decide, scores, weigh
 from innerworks.heads.composition.between import DISTANCES, turns
@@ -400,6 +401,30 @@ def test_what_cannot_be_asked_is_told(tiny_model: Callable[[str], Model], family
     json.dumps(kept.about)
     rows = study.findings(kept, [], [])
     assert bool(rows) == (family != "opt-post-norm") and all(row.rung == 0 for row in rows)
+
+
+def test_no_head_that_any_kind_suspects_is_a_control(tiny_model: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that copies is the link behind an induction head as much as one before it."""
+    place = {
+        "chapter": "heads",
+        "behaviour": "copying",
+        "site": "L1H2",
+        "layer": 1,
+        "index": 2,
+        "unit": "score",
+        "n": 1,
+        "mde": 0.1,
+    }
+    effect = {"value": 0.9, "effect": 0.9, "effect_low": 0.9, "effect_high": 0.9, "null": 0.0, "null_kind": "none", "floor": 0.1}
+    rows = [("eigenvalue", "weights"), ("direct_effect", "text")]
+    found: list[Any] = [
+        Finding(**place, **effect, measure=measure, material=material, p=1e-4, q=0.01, rung=1) for measure, material in rows
+    ]
+    asked = dict[str, Any]()
+    monkeypatch.setattr(composition.study, "plans", lambda before, **more: asked.update(more) or [])
+    reading = Reading(units=(Unit(id="r", stratum="random", material="random", half="confirmation"),), windows=())
+    composition.Composition().measure(given(tiny_model("gpt2"), reading, found))
+    assert asked["suspects"] == {(1, 2)}
 
 
 def test_quick_asks_nothing(tiny_model: Callable[[str], Model]) -> None:

@@ -180,9 +180,6 @@ class Pairs:
         for i, references in enumerate(self.references):
             state["rows"][batch.units, :, i] += references.rows.double()
 
-    def freeze(self, state: State) -> None:
-        pass
-
     def findings(self, state: State, reading: Reading) -> list[Finding]:
         return []
 

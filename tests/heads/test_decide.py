@@ -10,6 +10,7 @@ from innerworks.findings import COLUMNS as FINDING_COLUMNS
 from innerworks.findings import Finding, frame
 from innerworks.heads import decide
 from innerworks.heads.decide import HeadsByUnit
+from innerworks.heads.harms import judged
 from innerworks.heads.kinds import KINDS, MEASURES
 
 LAYERS, HEADS, DOMAINS, PER_DOMAIN = 4, 6, 10, 16
@@ -152,7 +153,7 @@ def test_the_floors_are_those_of_the_written_statistics() -> None:
     assert {KINDS[behaviour].null for behaviour in (*content, *textual)} == {"pattern swap"}
     assert {kind.behaviour: kind.also for kind in KINDS.values() if kind.also} == {"subword_joiner": "across words"}
     tested = {*offsets, *content, "subword_joiner"}  # all but sinks, and punctuation, which is one
-    assert {behaviour for behaviour, kind in KINDS.items() if kind.causal} == tested
+    assert {behaviour for behaviour in KINDS if judged(behaviour)} == tested
 
 
 def test_a_joiner_must_beat_both_of_its_nulls() -> None:

@@ -12,7 +12,7 @@ from families import VOCAB
 from innerworks.claims.attention import ATTENTION
 from innerworks.claims.claim import judge
 from innerworks.findings import frame
-from innerworks.heads.domains import Domains, contrast, decide, estimates, harms, promising
+from innerworks.heads.domains import Domains, contrast, decide, estimates, harms, promising, study
 from innerworks.heads.domains.contrast import FLOOR, ratio_interval
 from innerworks.heads.domains.screen import counted, document_losses, documents
 from innerworks.heads.means import HeadMeans, reference
@@ -67,6 +67,16 @@ def test_without_any_domain_the_p_is_not_too_small() -> None:
     p = np.array([float(contrast(one, inside).difference.p_above(FLOOR)) for one in draws])
     assert (p < 0.05).mean() <= 0.065
     assert (p < 0.001).mean() <= 0.004
+
+
+def test_a_domain_of_few_documents_decides_nothing() -> None:
+    """Two documents that happen to agree would have a tiny standard error; eight that do are a finding."""
+    elsewhere = 0.01 * np.random.default_rng(6).standard_normal(40)
+    few = np.concatenate([[0.50, 0.49], elsewhere])
+    assert contrast(few, np.arange(42) < 2).p == 1.0
+    assert contrast(few, np.arange(42) >= 2).p == 1.0
+    enough = np.concatenate([0.5 + 0.01 * np.arange(8), elsewhere])
+    assert contrast(enough, np.arange(48) < 8).p < 0.001
 
 
 # --- from kept arrays to rows -------------------------------------------------------------------------------------
@@ -186,6 +196,20 @@ def reading_of(domains: int = DOMAINS, per_domain: int = 16, length: int = 24) -
     return Reading(units=tuple(units), windows=tuple(windows))
 
 
+def sorted_out(lengths: dict[str, list[int]]) -> Reading:
+    """Documents of these lengths, by domain; dealt to the halves in turn."""
+    random, units, windows = np.random.default_rng(7), [], []
+    for place, (domain, some) in enumerate(lengths.items()):
+        for rank, length in enumerate(some):
+            half = ("discovery", "confirmation")[rank % 2]
+            tokens = tuple(int(t) for t in 2 + OF_DOMAIN * place + random.integers(0, OF_DOMAIN, length))
+            windows.append(
+                Window(unit=len(units), tokens=tokens, words=(None,) * length, kinds=(None,) * length, alike=len(units))
+            )
+            units.append(Unit(id=f"{domain}/{rank}", stratum=domain, material="text", half=half))  # type: ignore[arg-type]
+    return Reading(units=tuple(units), windows=tuple(windows))
+
+
 def given_of(model: Any, reading: Reading, **more: Any) -> Given:
     instrument = HeadMeans()
     state = observe(model, reading, [instrument], begin(model, reading, [instrument])).states
@@ -217,18 +241,57 @@ def test_a_domain_with_documents_enough_climbs(tiny_hf: Any) -> None:
 def test_one_domain_alone_is_nothing_to_contrast_and_quick_does_nothing(tiny_hf: Any) -> None:
     model, reading = iw.Model(handmade(tiny_hf), None, certified=False), reading_of(domains=1, per_domain=40)
     kept = Domains().measure(given_of(model, reading))
-    assert not kept.arrays and "one domain" in kept.about["not measured"]
+    assert not kept.arrays and "only domain 0" in kept.about["not measured"]
     assert Domains().findings(kept, units_of(reading), []) == []
     assert "not measured" in Domains().measure(given_of(model, reading, depth="quick")).about
+
+
+def test_only_domains_with_documents_enough_in_both_halves_are_asked_about(tiny_hf: Any) -> None:
+    """One with two documents in a half, one whose confirmation documents are all too short, one with a single one, leftovers."""
+    model = iw.Model(handmade(tiny_hf), None, certified=False)
+    short = {"b": [24] * 4, "c": [24, 5] * 8, "e": [24] + [5, 24] * 6 + [24] * 2, "mixed": [24] * 16}
+    reading = sorted_out({"a": [24] * 16, "d": [24] * 16, **short})
+    kept = Domains().measure(given_of(model, reading))
+    rows = Domains().findings(kept, units_of(reading), [])
+    assert kept.about["domains"] == ["a", "d"]
+    assert {row.behaviour for row in rows} == {"domain:a", "domain:d"}
+    assert all(np.isfinite([row.value, row.effect, row.effect_low]).all() for row in rows)
+    assert set(kept.arrays["confirmation"].tolist()) > {1, 17}  # the others still are text elsewhere
+    assert len(kept.arrays["confirmation"]) > 16
+
+
+def test_no_suspect_of_another_kind_is_a_control(tiny_hf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, reading, asked = iw.Model(handmade(tiny_hf), None, certified=False), reading_of(per_domain=24), []
+    matched = study.matched
+    monkeypatch.setattr(
+        study, "matched", lambda heads, suspects, removed: asked.append(suspects) or matched(heads, suspects, removed)
+    )
+    monkeypatch.setitem(study.EFFORTS, "standard", study.Effort(pairs=1, tokens=64))
+    monkeypatch.setattr(study, "suspects_of", lambda before: {(0, 3)} if before else set())
+    Domains().measure(given_of(model, reading, before=decide.findings(*planted(0.15))))
+    assert asked == [{(0, 1), (0, 3)}]  # the head itself, and the suspect
+
+
+@pytest.mark.parametrize("lengths", [{"a": [6] * 40, "b": [7] * 40}, {"a": [24] * 16, "b": [6] * 16, "mixed": [24] * 16}])
+def test_of_texts_too_short_only_the_reason_is_kept(tiny_hf: Any, lengths: dict[str, list[int]]) -> None:
+    model, reading = iw.Model(handmade(tiny_hf), None, certified=False), sorted_out(lengths)
+    kept = Domains().measure(given_of(model, reading))
+    assert not kept.arrays and "8 tokens" in kept.about["not measured"]
+    assert Domains().findings(kept, units_of(reading), []) == []
 
 
 def test_what_was_saved_is_not_measured_again(tiny_hf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, reading, saved = iw.Model(handmade(tiny_hf), None, certified=False), reading_of(), []
     whole = Domains().measure(given_of(model, reading, save=saved.append))
     monkeypatch.setattr("innerworks.heads.domains.study.estimates", lambda *_, **__: pytest.fail("screened again"))
-    again = Domains().measure(given_of(model, reading, saved=saved[0]))
-    assert again.about == whole.about
-    assert all(np.array_equal(again.arrays[name], one) for name, one in whole.arrays.items())
+    assert len(saved) == 1 + DOMAINS  # the screen, and every batch of confirmation documents
+    for number, before in enumerate(saved):
+        steps: list[tuple[int, int | None, str]] = []
+        again = Domains().measure(given_of(model, reading, saved=before, step=lambda *step, to=steps: to.append(step)))
+        assert again.about == whole.about
+        assert all(np.array_equal(again.arrays[name], one) for name, one in whole.arrays.items())
+        heads = len(whole.arrays["heads"])
+        assert [done for done, *_ in steps] == list(range(number * heads + 1, DOMAINS * heads + 1))
 
 
 # --- in every kind of model ---------------------------------------------------------------------------------------
@@ -269,11 +332,10 @@ def test_ablations_are_exact_for_heads_and_for_rotations(tiny_model: Any) -> Non
     assert np.abs(found).max(axis=1).min() > 1e-4
 
 
-def test_the_screen_ranks_by_the_difference_and_leaves_lone_domains_out() -> None:
+def test_the_screen_ranks_by_the_difference_in_the_domains_asked_about() -> None:
     random = np.random.default_rng(5)
     strata = ["a"] * 8 + ["b"] * 8 + ["c"]
     found = 0.01 * random.standard_normal((17, 2, 3))
     found[:8, 1, 2] += 0.3
     found[8:16, 0, 1] += 0.2
-    assert promising(found, strata, most=2) == [("a", 1, 2), ("b", 0, 1)]
-    assert promising(found, ["a"] * 17, most=2) == []
+    assert promising(found, strata, ["a", "b"], most=2) == [("a", 1, 2), ("b", 0, 1)]

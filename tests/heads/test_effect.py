@@ -11,7 +11,6 @@ from innerworks.heads.ablation import Head
 from innerworks.heads.controls import control_groups, how_matched, matched
 from innerworks.heads.effect import Bench, Effort, chosen, climb, harm_of, labels_of
 from innerworks.heads.harms import HARMS, METRICS, judged
-from innerworks.heads.kinds import KINDS
 from innerworks.heads.labels import suspects_of
 from innerworks.stats import adjust
 
@@ -386,7 +385,6 @@ def test_fixed_offsets_are_judged_alike_and_every_harm_can_be_measured() -> None
     for how in HARMS.values():
         for harm in how.harms:
             assert METRICS[harm.nats].unit == METRICS[harm.elsewhere].unit == "nats" and harm.metric in METRICS
-    assert {kind.behaviour for kind in KINDS.values() if kind.causal} == {name for name in KINDS if judged(name)}
     assert judged("first_token") is judged("punctuation") is judged("anti_copying") is None
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from innerworks.findings import Finding
-from innerworks.heads.circuits import weight_findings
+from innerworks.heads.circuits import findings
+from innerworks.heads.circuits.measure import measure as measured_weights
 from innerworks.heads.means import HeadMeans
 from innerworks.heads.suppression import Suppression, ablations, attention, cspa, decide, study
 from innerworks.heads.suppression.documents import Documents, documents
@@ -80,12 +81,12 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def before(model: Model) -> list[Finding]:
-    return weight_findings(model)
+    return findings(measured_weights(model))
 
 
-def given(model: Model, reading: Reading, before: list[Finding], depth: str = "standard") -> Given:
+def given(model: Model, reading: Reading, before: list[Finding], depth: str = "standard", **more: Any) -> Given:
     states = observe(model, reading, [HeadMeans()], begin(model, reading, [HeadMeans()])).states
-    return Given(model=model, reading=reading, states=states, before=before, depth=depth, seed=0)
+    return Given(model=model, reading=reading, states=states, before=before, depth=depth, seed=0, **more)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,46 @@ def test_nothing_is_measured_where_there_is_no_reason_to(model: Model, reading: 
         assert Suppression().findings(kept, units_of(reading), before) == before
 
 
+def test_a_short_document_is_left_out(model: Model, reading: Reading, before: list[Finding]) -> None:
+    """Of three tokens no row has a next one that counts: its averages would be none, and so would all that they are part of."""
+    short = next(i for i, unit in enumerate(reading.units) if (unit.material, unit.half) == ("text", "confirmation"))
+    windows = tuple(replace(one, tokens=one.tokens[:3]) if one.unit == short else one for one in reading.windows)
+    kept = Suppression().measure(given(model, replace(reading, windows=windows), [*before, copier(EARLIER_COPIER)]))
+    assert short not in kept.arrays["units"]
+    assert all(np.isfinite(kept.arrays[name]).all() for name in ("loss", "divergence", "cspa"))
+
+
+def test_many_domains_make_no_more_documents(make_reading: Callable[..., Reading]) -> None:
+    reading = make_reading(documents=64, sequences=0, shortest=12)
+    units = tuple(replace(unit, stratum=f"domain {i // 4}") for i, unit in enumerate(reading.units))
+    some = documents(replace(reading, units=units), "confirmation", most=10, length=40)
+    assert [some.strata.count(stratum) for stratum in dict.fromkeys(some.strata)] == [2] * 5
+
+
+def test_a_study_goes_on_from_what_was_saved(
+    model: Model, reading: Reading, before: list[Finding], kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[Kept] = []
+    known = [*before, copier(EARLIER_COPIER)]
+    Suppression().measure(given(model, reading, known, save=saved.append))
+    assert ["bins" in one.arrays for one in saved] == [False, True]
+    monkeypatch.setattr(study, "seen_arrays", lambda seen: pytest.fail("measured again"))
+    for number, one in enumerate(saved):
+        if number:
+            monkeypatch.setattr(ablations, "without", lambda *_, **__: pytest.fail("ablated again"))
+        again = Suppression().measure(given(model, reading, known, saved=one))
+        assert again.about == kept.about
+        assert all(np.array_equal(again.arrays[name], array, equal_nan=True) for name, array in kept.arrays.items())
+
+
+def test_controls_are_described_for_each_head(kept: Kept, reading: Reading, before: list[Finding]) -> None:
+    about = {**kept.about, "matched": {"L1H0": "its own controls", "L1H2": "those of another"}}
+    found = decide.findings(kept.arrays, about, units_of(reading), before)
+    (calibration,) = [one for one in found if one.measure == "calibration"]
+    assert calibration.note.endswith("its own controls")
+    assert set(kept.about["matched"]) == {"L1H0"}
+
+
 # --- every family -------------------------------------------------------------------------------------------------
 
 
@@ -224,10 +265,10 @@ def test_random_models_have_no_labels_and_can_be_asked(
     assert not [one for one in found if one.rung]
     some = documents(reading, "confirmation", most=30, length=30)
     seen = look(model, some, heads)
-    arrays, about = study._intervene(asked, seen, cspa.average(seen), [(2, 1)])
-    assert np.isfinite(arrays["cspa"]).all()
-    assert (arrays["divergence"][1:] > -1e-5).all()
-    assert len(about["runs"]) == len(arrays["loss"]) == 22
+    more = study._intervene(asked, Kept(), [seen, seen], [(2, 1)])
+    assert np.isfinite(more.arrays["cspa"]).all()
+    assert (more.arrays["divergence"][1:] > -1e-5).all()
+    assert len(more.about["runs"]) == len(more.arrays["loss"]) == 22
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "olmo2"])

@@ -33,7 +33,7 @@ Recorded = dict[str, dict[str, Array]]  # set of heads -> metric -> values per u
 REMOVED = "removed"
 
 #: kinds of which a claim asks whether a head is necessary, and whose material is read anyway
-_CLAIMED = ("previous_token", "duplicate_token", "induction", "subword_joiner", "copy_suppression")
+_CLAIMED = ("previous_token", "duplicate_token", "induction", "subword_joiner")
 
 #: depth -> how much is ablated
 EFFORTS: dict[str, Effort] = {

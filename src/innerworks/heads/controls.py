@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from innerworks.heads.ablation import Head, Heads, Rotated
+from innerworks.heads.notes import joined
 from innerworks.stats import CONSTANTS, Array
 
 Control = Head | Rotated
@@ -47,12 +48,11 @@ def how_matched(head: Head, controls: Iterable[Control], removed: Array) -> str:
     ratios = [_log_size((one[0], one[1]), removed) - _log_size(head, removed) for one in controls if len(one) == 2]
     smaller, larger = sum(ratio < -limit for ratio in ratios), sum(ratio > limit for ratio in ratios)
     rotated = len(controls) - len(ratios)
-    said = [
+    return joined(
         f"{smaller} of {len(controls)} controls remove less than half as much" if smaller else "",
         f"{larger} of {len(controls)} controls remove more than twice as much" if larger else "",
         f"{rotated} of {len(controls)} controls are rotations of what is removed, which flatter" if rotated else "",
-    ]
-    return "; ".join(part for part in said if part)
+    )
 
 
 def _log_size(head: Head, removed: Array) -> float:

@@ -20,6 +20,7 @@ from innerworks.findings import Finding
 from innerworks.heads.bench import Bench, Without
 from innerworks.heads.harms import harm_of, judged, material_of
 from innerworks.heads.labels import Key, Label, chosen, labels_of
+from innerworks.heads.notes import joined
 from innerworks.heads.sufficiency import sufficiency_rows
 from innerworks.heads.tries import Compared, Try, alone, groups_of, joint_tries, q_of
 from innerworks.stats import CONSTANTS, Selectivity
@@ -56,7 +57,7 @@ def climb(findings: Sequence[Finding], bench: Bench, effort: Effort, seed: int) 
         verdict = bench.selectivity(one.pair, one.control_pairs, one.harm, seed)
         rows.append(_selectivity_row(one, verdict))
         rung = 3 if verdict.verdict == "pass" else 2
-        says = _joined("jointly" if one.group else "alone", "" if rung == 3 else _why_not(verdict))
+        says = joined("jointly" if one.group else "alone", "" if rung == 3 else _why_not(verdict))
         rungs[one.label.key] = max(rungs[one.label.key], (rung, says), key=lambda entry: entry[0])
     rows += sufficiency_rows(groups, bench, seed) if effort.sufficiency else []
     return [_raised(row, rungs) for row in findings] + rows
@@ -91,7 +92,7 @@ def _raised(row: Finding, rungs: Mapping[Key, tuple[int, str]]) -> Finding:
     if row.rung == 0 or row.layer is None or row.index is None or judged(row.behaviour) is None:
         return row
     rung, note = rungs.get((row.behaviour, (row.layer, row.index)), (1, "rung 2 not tried"))
-    return replace(row, rung=rung, note=_joined(row.note, note))
+    return replace(row, rung=rung, note=joined(row.note, note))
 
 
 def _necessity_rows(one: Try, q: float) -> list[Finding]:
@@ -130,7 +131,7 @@ def _necessity_row(
         mde=found.mde,
         q=q,
         ablation="mean",
-        note=_joined(one.harm.words, stopped or note, few),
+        note=joined(one.harm.words, stopped or note, few),
     )
 
 
@@ -153,13 +154,9 @@ def _selectivity_row(one: Try, found: Selectivity) -> Finding:
         p=None,
         mde=None,
         ablation="mean",
-        note=_joined(
+        note=joined(
             f"{found.verdict}: harm / harm elsewhere (at least {CONSTANTS.least_collateral}) {bounds}",
             f"upper 95 % bound {found.bound:.4f}",
             f"metric: {metric}",
         ),
     )
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)

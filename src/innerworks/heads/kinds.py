@@ -37,7 +37,6 @@ class Kind:
     says: str
     source: str
     also: Null | None = None  # a second null, which must be beaten, too
-    causal: bool = False  # are rungs 2 and 3 tried (`harms.py`)?
 
 
 KINDS: dict[str, Kind] = {
@@ -51,7 +50,6 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.05, "random": 0.10},
             says="looks one token back, whatever stands there",
             source="Voita et al. 2019, arXiv:1905.09418",
-            causal=True,
         ),
         Kind(
             behaviour="current_token",
@@ -61,7 +59,6 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.05, "random": 0.10},
             says="looks at the token itself",
             source="Voita et al. 2019, arXiv:1905.09418",
-            causal=True,
         ),
         Kind(
             behaviour="offset_2",
@@ -71,7 +68,6 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.05, "random": 0.10},
             says="looks two tokens back, whatever stands there",
             source="Voita et al. 2019, arXiv:1905.09418",
-            causal=True,
         ),
         Kind(
             behaviour="offset_3",
@@ -81,7 +77,6 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.05, "random": 0.10},
             says="looks three tokens back, whatever stands there",
             source="Voita et al. 2019, arXiv:1905.09418",
-            causal=True,
         ),
         Kind(
             behaviour="first_token",
@@ -100,7 +95,6 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.02, "random": 0.10},
             says="looks at earlier copies of the current token",
             source="Wang et al. 2022, arXiv:2211.00593",
-            causal=True,
         ),
         Kind(
             behaviour="induction",
@@ -110,7 +104,6 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.02, "random": 0.10},
             says="looks at what followed the current token last time",
             source="Olsson et al. 2022, arXiv:2209.11895",
-            causal=True,
         ),
         Kind(
             behaviour="subword_joiner",
@@ -121,7 +114,6 @@ KINDS: dict[str, Kind] = {
             floors={"text": 0.10},
             says="looks at earlier pieces of the same word",
             source="Correia et al. 2019, arXiv:1909.00015",
-            causal=True,
         ),
         Kind(
             behaviour="punctuation",

@@ -13,6 +13,7 @@ from innerworks.stats import CONSTANTS
 from innerworks.text import TextBatch
 
 Targets = Bool[Tensor, "batch seq key"]
+PARTNERS = (1, 2)  # a document's pattern swap is with the next one of its stratum and half, and the one after
 
 
 def same_token(tokens: Int[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq key"]:
@@ -80,6 +81,12 @@ def plain_rows(batch: TextBatch) -> Bool[Tensor, "batch seq"]:
     rows = batch.mask & ~joining & joining.any(dim=1, keepdim=True)
     rows[:, : CONSTANTS.first_row] = False
     return rows
+
+
+def shared_rows(batch: TextBatch, step: int) -> Bool[Tensor, "batch seq"]:
+    """Rows that a document and its partner both have; none where the partner is itself, or too much like it."""
+    partner = batch.mask.roll(-step, dims=0)
+    return batch.mask & partner & (batch.alike != batch.alike.roll(-step))[:, None]
 
 
 def _countable(targets: Bool[Tensor, "batch seq key"]) -> Bool[Tensor, "batch seq key"]:

@@ -50,9 +50,6 @@ class HeadMeans:
         if batch.half == "discovery":
             state["rows"][MATERIALS.index(batch.material)] += self._rows.sum()
 
-    def freeze(self, state: State) -> None:
-        """Nothing to choose: confirmation is never added."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class HeadReference:

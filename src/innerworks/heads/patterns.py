@@ -21,12 +21,13 @@ from torch import Tensor
 from innerworks.heads import masks
 from innerworks.heads.decide import HeadsByUnit
 from innerworks.heads.kinds import APPLIES, COLUMNS, CONTENT, MEASURES, OFFSETS
+from innerworks.heads.masks import PARTNERS
 from innerworks.model.anatomy import Anatomy
 from innerworks.model.observe import State, numpy, zeros
+from innerworks.model.study import units_of
 from innerworks.sites import Site
 from innerworks.text import Reading, TextBatch
 
-PARTNERS = (1, 2)  # a document's pattern swap is with the next one and the one after
 POSITIONAL = len(OFFSETS) + len(COLUMNS)
 
 
@@ -73,20 +74,17 @@ class Patterns:
         rows = [positional, content, self._references.across[:, None], self._references.resting.sum(dim=1)]
         state["rows"].index_add_(0, batch.units, torch.cat(rows, dim=1).to(state["rows"]))
 
-    def freeze(self, state: State) -> None:
-        """Nothing to fix by hand: what discovery chooses is a function of its units' sums alone (`decide.py`)."""
-
 
 def heads_by_unit(state: State, reading: Reading) -> HeadsByUnit:
     """The sums of a state, as an atlas keeps them, with what is known of the units."""
     arrays = numpy(state)
     mass, rows = (arrays[name].astype(np.float32) for name in ("mass", "rows"))
-    return HeadsByUnit.of(mass, rows, [(unit.id, unit.stratum, unit.material, unit.half) for unit in reading.units])
+    return HeadsByUnit.of(mass, rows, units_of(reading))
 
 
 def _references(batch: TextBatch) -> _References:
     own = torch.stack([masks.TARGETS[kind](batch) for kind in CONTENT], dim=-1)  # batch seq key kind
-    shared = [_shared_rows(batch, step) for step in PARTNERS]
+    shared = [masks.shared_rows(batch, step) for step in PARTNERS]
     per_partner = [own & rows[:, :, None, None] for rows in shared]
     columns = []
     for kind in range(len(CONTENT)):
@@ -113,12 +111,6 @@ def _resting(batch: TextBatch, rows: Bool[Tensor, "batch seq"]) -> Bool[Tensor, 
         both = applies.any(dim=1, keepdim=True) & rests.any(dim=1, keepdim=True)
         columns += [rests & both, applies & both]
     return torch.stack(columns, dim=-1)
-
-
-def _shared_rows(batch: TextBatch, step: int) -> Bool[Tensor, "batch seq"]:
-    """Rows that a document and its partner both have; none where the partner is itself, or too much like it."""
-    partner = batch.mask.roll(-step, dims=0)
-    return batch.mask & partner & (batch.alike != batch.alike.roll(-step))[:, None]
 
 
 def _content_mass(pattern: Tensor, references: _References, queries: slice) -> Float[Tensor, "batch measure head"]:

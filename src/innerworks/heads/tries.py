@@ -20,6 +20,7 @@ from innerworks.heads.bench import NOTHING, Bench, Pair
 from innerworks.heads.controls import Control, control_groups, how_matched, matched
 from innerworks.heads.harms import Harm, family, harm_of, material_of, metric_of
 from innerworks.heads.labels import Label
+from innerworks.heads.notes import joined
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Necessity, adjust
 
@@ -109,7 +110,7 @@ def _alone(label: Label, harm: Harm, shared: tuple[Control, ...], bench: Bench) 
     largest_first = sorted(controls, key=lambda one: -removed[one[0], one[1]])  # the likeliest to harm as much
     pairs = tuple((frozenset([control]), NOTHING) for control in largest_first)
     said = ["controls shared by all labels" if shared else "", how_matched(label.head, controls, removed)]
-    note, compared = "; ".join(one for one in said if one), compare(pair, pairs, harm, bench)
+    note, compared = joined(*said), compare(pair, pairs, harm, bench)
     return Try(label=label, harm=harm, pair=pair, control_pairs=pairs, compared=compared, note=note)
 
 

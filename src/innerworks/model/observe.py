@@ -42,10 +42,6 @@ class Instrument(Protocol):
         """Add what is counted once per batch."""
         ...
 
-    def freeze(self, state: State) -> None:
-        """Discovery is over: choose whatever must be chosen before confirmation is seen."""
-        ...
-
 
 def merge(a: State, b: State) -> State:
     """Add up the states of two shards."""

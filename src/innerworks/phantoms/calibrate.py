@@ -22,6 +22,7 @@ from rich.text import Text
 
 from innerworks.findings import Finding
 from innerworks.heads import KINDS
+from innerworks.heads.harms import judged
 from innerworks.model import Model
 from innerworks.phantoms.build import Phantom, build
 from innerworks.phantoms.kits import KITS, kit_of
@@ -108,7 +109,7 @@ class Calibration:
         return table
 
     def _tried(self, planted: str) -> bool:
-        return (planted in KINDS and KINDS[planted].causal) or (planted, 2) in self.rungs
+        return (planted in KINDS and judged(planted) is not None) or (planted, 2) in self.rungs
 
     def _exceptions(self) -> list[str]:
         unmeasured = [kind for kind in self.heads if kind in planted_kinds() and kind not in self.measured]

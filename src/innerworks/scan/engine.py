@@ -1,4 +1,4 @@
-"""The engine: runs any set of instruments over a reading, one pass, two halves with a barrier between them.
+"""The engine: runs any set of instruments over a reading, one pass, the discovery half before the other.
 
 Every layer's activations are handed to the instruments as they pass and dropped; no logits are computed. States can be
 saved and taken up again after any batch.
@@ -46,14 +46,9 @@ def observe(
     *,
     after_batch: AfterBatch = lambda progress, batch: None,
 ) -> Pass:
-    """Go on with a pass to its end: discovery, freeze, confirmation. `after_batch` may save or stop it."""
-    discovery, confirmation = (reading.batches(half) for half in HALVES)
-    for number, batch in enumerate([*discovery, *confirmation]):
-        if number == len(discovery):
-            for one in instruments:
-                one.freeze(progress.states[one.name])
-        if number < progress.batches:
-            continue
+    """Go on with a pass to its end: discovery, then confirmation. `after_batch` may save or stop it."""
+    batches = [batch for half in HALVES for batch in reading.batches(half)]
+    for batch in batches[progress.batches :]:
         observe_batch(model, batch, instruments, progress)
         progress.batches += 1
         after_batch(progress, batch)

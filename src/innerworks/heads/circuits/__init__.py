@@ -4,7 +4,7 @@
    `successor.py`), those of mismatched parts (`nulls.py`), and direct effects in context (`direct.py`).
 2. Decide (`decide.py`): labels need both the weights and the context.
 
-arrays = measure(model, reading)            # or seen=, the state of a DirectEffect that watched a scan's pass
+arrays = measure(model, seen=state)         # of a DirectEffect that has watched a pass
 found = findings(arrays, units)             # a function of what an atlas keeps
 """
 
@@ -12,6 +12,5 @@ from innerworks.heads.circuits.decide import findings
 from innerworks.heads.circuits.direct import DirectEffect
 from innerworks.heads.circuits.embedding import refusal
 from innerworks.heads.circuits.measure import measure
-from innerworks.heads.circuits.report import weight_findings
 
-__all__ = ["DirectEffect", "findings", "measure", "refusal", "weight_findings"]
+__all__ = ["DirectEffect", "findings", "measure", "refusal"]

@@ -13,7 +13,6 @@
 Everything is a function of the arrays, so an atlas can be decided again.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +22,9 @@ from jaxtyping import Float
 from innerworks.findings import Finding
 from innerworks.heads.circuits.measure import Arrays, read_about
 from innerworks.heads.circuits.nulls import FAMILIES, p_of
+from innerworks.heads.notes import joined
 from innerworks.heads.shares import study_q
+from innerworks.model.study import Units
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate
 
@@ -49,8 +50,6 @@ LABELLED_ON = "text"
 OWN, SWAPPED = 0, 1
 MISMATCHED = "mismatched parts"
 EXACT = "weights are no sample: the interval is the number"
-
-Units = Sequence[Sequence[str]]  # (id, stratum, material, half)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +252,7 @@ def _beside_successor(arrays: Arrays, label: Label) -> list[Finding]:
     chance = arrays.get("successor/lists_chance", np.zeros(0))
     lists = _lists(arrays, "succession_in_context", "lists_share", chance, "chance", "share of ordinals")
     beside = _context_rows("successor", lists, q=None, rung=label.rung) if lists else []
-    return rows + [replace(row, note="; ".join(part for part in (row.note, overlap) if part)) for row in beside]
+    return rows + [replace(row, note=joined(row.note, overlap)) for row in beside]
 
 
 def _falls(arrays: Arrays, label: Label) -> list[Finding]:
@@ -285,7 +284,7 @@ def _weight_rows(
         one = _row(behaviour, found.measure, "weights", place, unit=unit, value=found.value[head], null=found.null)
         one |= _exact(found.effect[head], FLOORS[found.measure], p=float(found.p[head]), mde=float(found.mde[head]))
         one |= {"null_kind": MISMATCHED, "q": float(q[head]), "rung": int(rung[head])}
-        one["note"] = "; ".join(part for part in (said, EXACT, f"{found.draws} mismatched parts") if part)
+        one["note"] = joined(said, EXACT, f"{found.draws} mismatched parts")
         rows.append(Finding(**one))
     return rows
 

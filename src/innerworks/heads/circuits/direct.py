@@ -19,17 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from innerworks.heads.circuits.embedding import mean_unembedding, require, unembedding
+from innerworks.heads.masks import PARTNERS, shared_rows
 from innerworks.model import Model
 from innerworks.model.anatomy import Anatomy
 from innerworks.model.call import Handler
 from innerworks.model.norms import Norm
 from innerworks.model.observe import State, zeros
-from innerworks.model.run import Watch
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS
 from innerworks.text import Reading, TextBatch
 
-PARTNERS = (1, 2)  # as in `patterns.py`
 LONGEST = 128  # tokens of each window that are followed: enough for an average per document, at half the cost
 OWN, SWAPPED = 0, 1
 
@@ -89,7 +88,7 @@ class DirectEffect:
         first = batch.tokens[:, :LONGEST]
         self._toward = (unembedding(self.model, first.flatten()).mT - self._mean).unflatten(0, first.shape)  # batch key d_model
         counted = torch.arange(first.shape[1], device=batch.mask.device) >= CONSTANTS.first_row
-        self._rows = [_shared_rows(batch, step)[:, :LONGEST] & counted for step in PARTNERS]
+        self._rows = [shared_rows(batch, step)[:, :LONGEST] & counted for step in PARTNERS]
         self._seen: dict[int, list[Tensor]] = {}  # layer -> blocks of [batch, side, head, query]
         self._post: dict[int, Tensor] = {}
 
@@ -121,9 +120,6 @@ class DirectEffect:
             state["direct"][:, :, layer].index_add_(0, batch.units, both.to(state["direct"]))
         state["rows"].index_add_(0, batch.units, weights.sum(dim=(0, 2)).to(state["rows"]))
 
-    def freeze(self, state: State) -> None:
-        """Nothing to fix by hand: candidates are a function of discovery's sums."""
-
     def _per_key(self, layer: int, values: Float[Tensor, "batch seq head d_head"]) -> Float[Tensor, "batch side head seq"]:
         """What full attention to each position would add to the logit of its token, or of a partner's, before the final scale."""
         output = self.model.weights.W_O(layer, fold=True).to(self._toward)
@@ -132,33 +128,3 @@ class DirectEffect:
         added = torch.stack([(one * values.to(read)).sum(dim=-1).mT for one in sides], dim=1)
         added[..., 0] = 0.0
         return added
-
-
-def _shared_rows(batch: TextBatch, step: int) -> Tensor:
-    """Rows that a document and its partner both have; none where the partner is itself, or too much like it."""
-    other = batch.alike != batch.alike.roll(-step)
-    return batch.mask & batch.mask.roll(-step, dims=0) & other[:, None]
-
-
-def watch_reading(model: Model, reading: Reading) -> State:
-    """Run a whole reading for this instrument alone; a scan lets it watch the pass that others watch too."""
-    instrument = DirectEffect(model)
-    state = instrument.begin(model.anatomy, reading)
-    for batch in [*reading.batches("discovery"), *reading.batches("confirmation")]:
-        batch = batch.to(model.device)
-        instrument.begin_batch(batch)
-        watch: list[Watch] = [
-            (site := Site(layer=layer, kind=kind), _handler(instrument, state, batch, site))
-            for kind in instrument.kinds
-            for layer in range(model.anatomy.layers)
-        ]
-        model.run(batch.tokens, mask=batch.mask, watch=watch, logits="none")
-        instrument.end_batch(state, batch)
-    return state
-
-
-def _handler(instrument: DirectEffect, state: State, batch: TextBatch, site: Site) -> Handler:
-    def handle(activation: Tensor, queries: slice) -> None:
-        instrument.observe(state, batch, site, activation, queries)
-
-    return handle

@@ -9,7 +9,7 @@
 
 In GPT-2, whose unembedding is its embedding, block 0 turns tokens into what later heads read; without it OV circuits seem to
 do nothing. McDougall et al. 2023, arXiv:2310.04625; Gould et al. 2023, arXiv:2312.09230 (MLP0 alone). What it does not do:
-follow what attention 0 or any later layer adds in context; `context.py` measures in context.
+follow what attention 0 or any later layer adds in context; `direct.py` measures in context.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""From a model (and a reading) to the arrays that everything about circuits of weights is decided from.
+"""From a model (and what watched it read) to the arrays that everything about circuits of weights is decided from.
 
 Weights alone: `eigenvalue`, `top_k` and `succession` of every head and of mismatched parts. Short lists: successors in context. A
-reading: direct effects on attended tokens, unless an engine has collected them already. The arrays are plain numbers, so an
-atlas keeps them, and `decide.findings` can be asked again.
+`DirectEffect`: direct effects on attended tokens. The arrays are plain numbers, so an atlas keeps them, and `decide.findings` can
+be asked again.
 """
 
 import json
@@ -13,24 +13,22 @@ import numpy as np
 
 from innerworks.errors import UsageError
 from innerworks.heads.circuits import copying, nulls, successor
-from innerworks.heads.circuits.direct import watch_reading
 from innerworks.heads.circuits.embedding import Through, require
 from innerworks.heads.circuits.nulls import Circuits, Pairing
 from innerworks.heads.circuits.ordinals import Ordered, Row, classes, rows, shared_items
 from innerworks.model import Model
 from innerworks.model.observe import State, numpy
-from innerworks.text import Reading
 from innerworks.text.repeats import ordinary_tokens
 
 Arrays = dict[str, np.ndarray]
 TOP_K_DRAWS = 2_000  # at most: they cost most, and what they decide stands beside a label, not in it
 
 
-def measure(model: Model, reading: Reading | None = None, *, seen: State | None = None, seed: int = 0) -> Arrays:
+def measure(model: Model, *, seen: State | None = None, seed: int = 0) -> Arrays:
     """Measure everything about the circuits of weights; see `decide.findings` for what comes of it.
 
-    reading: text on which direct effects are measured, by a pass of its own; or seen: the state of a `DirectEffect` that has
-    watched a pass. With neither, nothing is labelled. Raises UnsupportedModel for post-LN models and unreadable weights.
+    seen: the state of a `DirectEffect` that has watched a pass; without it no head is labelled as copying. Raises
+    UnsupportedModel for post-LN models and unreadable weights.
 
     Returns: arrays by name: `copying/*` and `successor/*`. Axes `layer head` for weights, `unit side layer head` for text,
     `list layer head` for lists.
@@ -38,8 +36,6 @@ def measure(model: Model, reading: Reading | None = None, *, seen: State | None 
     require(model)
     circuits = Circuits.of(model)
     found = {**_copying(model, circuits, seed), **_successor(model, circuits, seed)}
-    if seen is None and reading is not None:
-        seen = watch_reading(model, reading)
     if seen is not None:
         found |= {f"copying/{name}": one.astype(np.float32) for name, one in numpy(seen).items()}
     return found

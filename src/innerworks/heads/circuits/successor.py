@@ -26,6 +26,7 @@ from innerworks.heads.circuits.embedding import Embedding, Through, as_read, eff
 from innerworks.heads.circuits.nulls import Circuits, Pairing
 from innerworks.heads.circuits.ordinals import Ordered, Row
 from innerworks.model import Model
+from innerworks.model.call import Handler
 from innerworks.model.run import Watch
 from innerworks.sites import Site
 from innerworks.stats import Array
@@ -138,7 +139,7 @@ class _Lists:
         right = (best == self.successor[item][:, :, None]) & counts[:, :, None]
         self.share[layer] = (right.sum(dim=1) / counts.sum(dim=1, keepdim=True)).cpu()
 
-    def _written(self, layer: int):  # noqa: ANN202
+    def _written(self, layer: int) -> Handler:
         def handle(z: Tensor, queries: slice) -> None:
             at = torch.arange(len(z), device=z.device)
             last = z[at, self.last].float()
@@ -147,7 +148,7 @@ class _Lists:
 
         return handle
 
-    def _final_scale(self, into: list[Tensor]):  # noqa: ANN202
+    def _final_scale(self, into: list[Tensor]) -> Handler:
         def handle(stream: Tensor, queries: slice) -> None:
             norm = self.model.weights.final_norm
             last = stream[torch.arange(len(stream), device=stream.device), self.last]

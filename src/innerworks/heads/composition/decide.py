@@ -20,6 +20,7 @@ from innerworks.findings import Finding
 from innerworks.heads.composition.measure import key
 from innerworks.heads.composition.plan import Plan
 from innerworks.heads.composition.written import Sender
+from innerworks.heads.notes import joined
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, Necessity, adjust, estimate, necessity
 
@@ -104,7 +105,7 @@ def _against_controls(
         p=found.p,
         mde=found.mde,
         ablation="mean" if measure != "path_patching" else "resample",
-        note=_joined(plan.note, f"{len(controls)} controls", _few(found.n), _guard(found)),
+        note=joined(plan.note, f"{len(controls)} controls", _few(found.n), _guard(found)),
     )
 
 
@@ -152,7 +153,7 @@ def _row(
         p=float(found.p_above(floor)),
         mde=float(found.mde(floor)),
         ablation="mean",
-        note=_joined(plan.note if against != "queries" else "", _few(found.n)),
+        note=joined(plan.note if against != "queries" else "", _few(found.n)),
     )
 
 
@@ -187,7 +188,3 @@ def _few(n: int) -> str:
 
 def _guard(found: Necessity) -> str:
     return "" if found.above_all else "a control's fall is as large"
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)

@@ -3,8 +3,8 @@
 1. Receivers: the strongest labelled induction heads that have a labelled previous-token head in an earlier layer.
 2. Senders of a receiver: the strongest of those, 8 at most.
 3. Controls: 20 heads of the senders' layers (and their neighbours, below the receiver), nearest to the senders in what a removal
-   removes, none of them a candidate of any kind that is tested by ablation; where the model has too few, random rotations of what
-   the senders write.
+   removes, none of them suspected of any kind that is tested by ablation (`labels.suspects_of`); where the model has too few,
+   random rotations of what the senders write.
 4. All senders together are held against 20 groups with as many heads in each of their layers; where there are too few heads for
    such groups, against rotations of the senders' joint output.
 """

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -83,8 +82,3 @@ class Bench:
         mass = (pattern[:, head].float() * self.targets).sum(dim=(-2, -1))
         rows = self.targets.any(dim=2).sum(dim=1)
         return (mass / rows).double().numpy(force=True)
-
-
-def zeros_like(bench: Bench) -> Float[Tensor, "batch seq d_model"]:
-    """Nothing, in the shape of the stream."""
-    return torch.zeros(*bench.writing.clean.tokens.shape, bench.model.anatomy.d_model, device=bench.model.device)

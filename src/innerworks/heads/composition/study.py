@@ -8,17 +8,14 @@ import torch
 
 from innerworks.errors import UnsupportedModel, UsageError
 from innerworks.findings import Finding
-from innerworks.heads import decide as labels
-from innerworks.heads.ablation import Head
 from innerworks.heads.circuits.embedding import refusal
 from innerworks.heads.composition import decide, qk, scores, weigh
 from innerworks.heads.composition.between import DISTANCES, rotary
 from innerworks.heads.composition.measure import Matches, measure
 from innerworks.heads.composition.plan import Plan, plans
 from innerworks.heads.composition.removal import INPUT, Bench
-from innerworks.heads.kinds import KINDS
+from innerworks.heads.labels import suspects_of
 from innerworks.heads.means import HeadMeans, reference
-from innerworks.heads.patterns import Patterns, heads_by_unit
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units
@@ -36,8 +33,8 @@ class Composition:
     name = "composition"
 
     def instruments(self, model: Model) -> Sequence[Instrument]:
-        """What heads write on average, and the pattern scores that say who is no control."""
-        return [Patterns(), HeadMeans()]
+        """What heads write on average."""
+        return [HeadMeans()]
 
     def measure(self, given: Given) -> Kept:
         """Scores of weights, then removals and patches. What a model cannot be asked is told in `about`."""
@@ -69,7 +66,7 @@ class Composition:
             refused["in context"] = lacking
             return []
         removed = reference(given.model, given.states[HeadMeans.name], "random").removed.numpy(force=True)
-        found = plans(given.before, suspects=suspects(given), removed=removed, receivers=receivers, seed=given.seed)
+        found = plans(given.before, suspects=suspects_of(given.before), removed=removed, receivers=receivers, seed=given.seed)
         if not found:
             refused["in context"] = "no labelled induction head has a labelled previous-token head below it"
         return found
@@ -136,13 +133,6 @@ def sample(model: Model, seed: int) -> torch.Tensor:
         ordinary = list(range(model.anatomy.vocab))
     drawn = np.random.default_rng([seed, 4]).permutation(len(ordinary))[: qk.SAMPLE]
     return torch.tensor(ordinary)[torch.from_numpy(drawn)]
-
-
-def suspects(given: Given) -> set[Head]:
-    """Candidates of every kind that is tested by ablation: none of them is a control."""
-    table = heads_by_unit(given.states[Patterns.name], given.reading)
-    found = [labels.candidates(table, kind) for kind in KINDS.values() if kind.causal]
-    return {(int(layer), int(head)) for layer, head in np.argwhere(np.any(found, axis=0))}
 
 
 def confirmation(reading: Reading, count: int) -> list[int]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from innerworks.findings import Finding
 from innerworks.heads.domains.contrast import FLOOR, Contrast, contrast, ratio_interval
+from innerworks.heads.notes import joined
 from innerworks.heads.shares import study_q
 from innerworks.model.study import Kept, Units
 from innerworks.sites import head_site
@@ -45,6 +46,7 @@ class Harms:
     """What each tested head's loss cost each confirmation document."""
 
     strata: tuple[str, ...]
+    domains: tuple[str, ...]  # that are asked about
     by_head: Mapping[tuple[int, int], Array]
     pairs: tuple[tuple[str, int, int], ...]  # (domain, layer, head)
 
@@ -56,7 +58,7 @@ class Harms:
         domains = kept.about["domains"]
         pairs = tuple((domains[domain], layer, head) for domain, layer, head in kept.arrays["pairs"].tolist())
         harm = kept.arrays["harm"].astype(np.float64)
-        return cls(strata=strata, by_head=dict(zip(heads, harm, strict=True)), pairs=pairs)
+        return cls(strata=strata, domains=tuple(domains), by_head=dict(zip(heads, harm, strict=True)), pairs=pairs)
 
     def inside(self, domain: str) -> np.ndarray:
         """Which documents are of a domain."""
@@ -66,10 +68,9 @@ class Harms:
         """Every pair, with its q."""
         found = {pair: contrast(self.by_head[pair[1:]], self.inside(pair[0])) for pair in self.pairs}
         q: dict[tuple[str, int, int], float] = {}
-        families = {domain: [pair for pair in self.pairs if pair[0] == domain] for domain in sorted(set(self.strata))}
-        by_family = study_q(
-            "domains", {domain: np.array([found[pair].p for pair in pairs]) for domain, pairs in families.items()}
-        )
+        families = {domain: [pair for pair in self.pairs if pair[0] == domain] for domain in self.domains}
+        p_of = {domain: np.array([found[pair].p for pair in pairs]) for domain, pairs in families.items()}
+        by_family = study_q("domains", p_of)
         for domain, pairs in families.items():
             q |= dict(zip(pairs, by_family[domain].tolist(), strict=True))
         return [Tested(domain=pair[0], layer=pair[1], head=pair[2], found=found[pair], q=q[pair]) for pair in self.pairs]
@@ -145,7 +146,7 @@ def _contrast_row(harms: Harms, one: Tested, rung: int, note: str, kept: Kept) -
         mde=float(found.difference.mde(FLOOR)),
         q=one.q,
         rung=rung,
-        note="; ".join(part for part in (said, note) if part),
+        note=joined(said, note),
     )
 
 
@@ -153,7 +154,7 @@ def _by_domain(harms: Harms) -> list[Finding]:
     """What losing each tested head costs each domain: for the eye, not tested."""
     rows = []
     for layer, head in harms.by_head:
-        for domain in sorted(set(harms.strata)):
+        for domain in harms.domains:
             inside = harms.inside(domain)
             found = estimate(harms.by_head[layer, head][inside], [domain] * int(inside.sum()))
             row = {**_place(domain, layer, head), **_interval(found), "measure": "harm_in_domain", "value": float(found.mean)}
@@ -178,9 +179,7 @@ def _necessity_row(one: Tested, found: Necessity, q: float, kept: Kept) -> Findi
         p=found.p,
         mde=found.mde,
         q=q,
-        note="; ".join(
-            part for part in ("metric: loss of the domain", note, "" if found.above_all else "a control harms as much") if part
-        ),
+        note=joined("metric: loss of the domain", note, "" if found.above_all else "a control harms as much"),
     )
 
 

@@ -44,7 +44,8 @@ def harms(
 
 
 def _without(model: Model, clean: Run, mean: Mean, head: Control) -> Run:
-    again = dict(mask=clean.mask, resume=clean, logits="none")
     if len(head) == 3:
-        return model.run(clean.tokens, watch=remove_rotated(model, mean, head), **again)  # pyright: ignore[reportArgumentType]
-    return model.run(clean.tokens, edit=ablate(Site(layer=head[0], head=head[1]), mean=mean), **again)  # pyright: ignore[reportArgumentType]
+        turned = remove_rotated(model, mean, head)
+        return model.run(clean.tokens, mask=clean.mask, watch=turned, resume=clean, logits="none")
+    alone = ablate(Site(layer=head[0], head=head[1]), mean=mean)
+    return model.run(clean.tokens, mask=clean.mask, edit=alone, resume=clean, logits="none")

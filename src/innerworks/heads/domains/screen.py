@@ -5,8 +5,8 @@
 2. F needs no Hessian: draw next tokens from the model's own predictions, take the gradient of their loss at every head's z, and
    square `sum over positions of gradient . (mean - z)`. In expectation that is `change' F change`; two draws are averaged.
    Position 0 is left out, as the ablation leaves it. In nats per token.
-3. Rank pairs of head and domain by the two-sample difference of these estimates less two standard errors, those whose ratio of
-   harm in the domain to harm elsewhere looks right before the others.
+3. Of domains with documents enough in both halves, rank pairs of head and domain by the two-sample difference of these estimates
+   less two standard errors, those whose ratio of harm in the domain to harm elsewhere looks right before the others.
 
 The gradient of the real loss (attribution patching, Nanda 2023, neelnanda.io) will not do: near its optimum a model's expected
 gradient is zero, and what is left on a few documents is noise, mostly of the wrong sign (on SmolLM2-135M; see docs). What this
@@ -14,8 +14,8 @@ does not do: decide. Where others would repair a head's loss the estimate is too
 small; only the exact ablation (`harm.py`) is tested.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from innerworks.heads.domains.contrast import screened
+from innerworks.heads.domains.contrast import LEAST_DOCUMENTS, screened
+from innerworks.heads.openings import openings
 from innerworks.model import Mean, Model
 from innerworks.sites import Site
 from innerworks.stats import Half
@@ -31,25 +32,25 @@ from innerworks.text import Reading, TextBatch
 from innerworks.text.reading import BATCH, batch_of
 
 DRAWS = 2  # of next tokens, per document
-LEAST_TOKENS = 8  # of a document's beginning; shorter ones say nothing
+MIXED = "mixed"  # what is left of domains too small for a stratum of their own (`text.corpus`): itself no domain
 
 
 def documents(reading: Reading, half: Half, *, tokens: int) -> list[TextBatch]:
     """The beginnings of all documents of one half, those of one domain together, eight to a batch."""
-    first = {window.unit: window for window in reversed(reading.windows)}
-    by_domain: dict[str, list[int]] = {}
-    for number, unit in enumerate(reading.units):
-        if (unit.material, unit.half) == ("text", half) and len(first[number].tokens) >= LEAST_TOKENS:
-            by_domain.setdefault(unit.stratum, []).append(number)
-    cut = {
-        unit: replace(one, tokens=one.tokens[:tokens], words=one.words[:tokens], kinds=one.kinds[:tokens])
-        for unit, one in first.items()
-    }
     return [
-        batch_of([cut[unit] for unit in units[start : start + BATCH]], "text", domain, half)
-        for domain, units in by_domain.items()
-        for start in range(0, len(units), BATCH)
+        batch_of(windows[start : start + BATCH], "text", domain, half)
+        for domain, windows in openings(reading, half, tokens=tokens).items()
+        for start in range(0, len(windows), BATCH)
     ]
+
+
+def comparable(*halves: Sequence[TextBatch]) -> list[str]:
+    """The domains that have documents enough in each half to be asked about; the others are text elsewhere, and so is `mixed`."""
+    counts = [Counter[str]() for _ in halves]
+    for count, batches in zip(counts, halves, strict=True):
+        for batch in batches:
+            count[batch.stratum] += len(batch.tokens)
+    return sorted(domain for domain in counts[0] if domain != MIXED and min(count[domain] for count in counts) >= LEAST_DOCUMENTS)
 
 
 def counted(batch: TextBatch) -> Tensor:
@@ -112,16 +113,13 @@ def _along(
     return torch.stack(by_layer, dim=1).double()
 
 
-def promising(found: Float[np.ndarray, "unit layer head"], strata: Sequence[str], *, most: int) -> list[tuple[str, int, int]]:
-    """The (domain, layer, head) to ablate, the most promising first; none where there is one domain only."""
-    names, domains = np.array(strata), sorted(set(strata))
-    if len(domains) < 2:
-        return []
+def promising(
+    found: Float[np.ndarray, "unit layer head"], strata: Sequence[str], domains: Sequence[str], *, most: int
+) -> list[tuple[str, int, int]]:
+    """The (domain, layer, head) to ablate, of these domains (`comparable`), the most promising first."""
+    names = np.array(strata)
     ranked: list[tuple[bool, float, str, int, int]] = []
     for domain in domains:
-        inside = names == domain
-        if min(inside.sum(), (~inside).sum()) < 2:
-            continue
-        low, right = screened(found, inside)
+        low, right = screened(found, names == domain)
         ranked += [(not right[at], -float(low[at]), domain, int(at[0]), int(at[1])) for at in np.ndindex(*low.shape)]
     return [(domain, layer, head) for *_, domain, layer, head in sorted(ranked)[:most]]

@@ -13,13 +13,17 @@ import numpy as np
 from innerworks.findings import Finding
 from innerworks.heads.controls import Control, how_matched, matched
 from innerworks.heads.domains import decide
+from innerworks.heads.domains.contrast import LEAST_DOCUMENTS
 from innerworks.heads.domains.harm import harms
-from innerworks.heads.domains.screen import documents, estimates, promising
+from innerworks.heads.domains.screen import comparable, documents, estimates, promising
+from innerworks.heads.labels import suspects_of
 from innerworks.heads.means import HeadMeans, HeadReference, reference
+from innerworks.heads.openings import LEAST_TOKENS
+from innerworks.heads.tally import Tally
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
-from innerworks.stats import CONSTANTS
+from innerworks.stats import CONSTANTS, Half
 from innerworks.text import TextBatch
 
 
@@ -31,6 +35,7 @@ class Effort:
     tokens: int
 
 
+HALVES: tuple[Half, Half] = ("discovery", "confirmation")
 EFFORTS = {"standard": Effort(pairs=12, tokens=64), "full": Effort(pairs=60, tokens=256)}
 
 
@@ -44,37 +49,38 @@ class Domains:
         return [HeadMeans()]
 
     def measure(self, given: Given) -> Kept:
-        """Screen, ablate, and ablate controls for what is labelled."""
-        effort, before = EFFORTS.get(given.depth), given.saved
-        domains = sorted({unit.stratum for unit in given.reading.units if unit.material == "text"})
+        """Screen, ablate, and ablate controls for what is labelled; goes on from `given.saved`."""
+        effort, kept = EFFORTS.get(given.depth), given.saved
         if effort is None:
             return Kept(about={"not measured": f"{given.depth} has no time for ablations by domain"})
+        discovery, confirmation = (documents(given.reading, half, tokens=effort.tokens) for half in HALVES)
+        domains = comparable(discovery, confirmation)
         if len(domains) < 2:
-            return Kept(about={"not measured": f"the corpus has one domain, {domains[0]}: there is nothing to contrast it with"})
+            return Kept(about={"not measured": _too_few(domains)})
         of = reference(given.model, given.states[HeadMeans.name], "text")
-        kept = _screen(given, effort, domains, of) if before is None or "screen" not in before.arrays else before
-        given.save(kept)
-        kept = _ablate(given, effort, kept, of) if "harm" not in kept.arrays else kept
-        given.save(kept)
-        return _with_controls(given, effort, kept, of)
+        if kept is None:
+            kept = _screen(given, effort, discovery, domains, of)
+            given.save(kept)
+        if "agreement" not in kept.about:
+            kept = _ablate(given, confirmation, kept, of)
+        return _with_controls(given, confirmation, kept, of)
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
         """Contrasts of harm, with their rungs."""
         return [*before, *decide.findings(kept, units)]
 
 
-def _screen(given: Given, effort: Effort, domains: Sequence[str], of: HeadReference) -> Kept:
-    batches = documents(given.reading, "discovery", tokens=effort.tokens)
-    total, done = sum(len(batch.tokens) for batch in batches), 0
+def _too_few(domains: Sequence[str]) -> str:
+    found = f" (only {domains[0]})" if domains else ""
+    enough = f"{LEAST_DOCUMENTS} documents of {LEAST_TOKENS} tokens or more in each half"
+    return f"fewer than two domains have {enough}{found}: there is nothing to contrast"
 
-    def step(some: int) -> None:
-        nonlocal done
-        done += some
-        given.step(done, total, "documents screened")
 
-    found = estimates(given.model, batches, of.mean, seed=given.seed, step=step)
+def _screen(given: Given, effort: Effort, batches: Sequence[TextBatch], domains: Sequence[str], of: HeadReference) -> Kept:
+    count = _tally(given, sum(len(batch.tokens) for batch in batches), "documents screened")
+    found = estimates(given.model, batches, of.mean, seed=given.seed, step=count)
     units = _units(batches)
-    pairs = promising(found, [given.reading.units[unit].stratum for unit in units], most=effort.pairs)
+    pairs = promising(found, [given.reading.units[unit].stratum for unit in units], domains, most=effort.pairs)
     arrays = {
         "screen": found.astype(np.float32),
         "discovery": units,
@@ -84,34 +90,36 @@ def _screen(given: Given, effort: Effort, domains: Sequence[str], of: HeadRefere
     return Kept(arrays=arrays, about={"domains": list(domains), "tokens": effort.tokens, "seed": given.seed, "controls": {}})
 
 
-def _ablate(given: Given, effort: Effort, kept: Kept, of: HeadReference) -> Kept:
-    batches = documents(given.reading, "confirmation", tokens=effort.tokens)
+def _ablate(given: Given, batches: Sequence[TextBatch], kept: Kept, of: HeadReference) -> Kept:
+    """Ablate every head of the pairs, batch by batch; `confirmation` says which documents have been reached."""
     heads: list[Control] = sorted({(layer, head) for _, layer, head in kept.arrays["pairs"].tolist()})
-    harm = harms(given.model, batches, of.mean, heads, step=_counter(given, len(heads) * len(batches), "ablations"))
-    arrays = {
-        **kept.arrays,
-        "harm": harm.astype(np.float32),
-        "heads": np.array(heads, dtype=np.int64).reshape(-1, 2),
-        "confirmation": _units(batches),
-    }
+    known = {"harm": np.zeros((len(heads), 0), np.float32), "confirmation": np.zeros(0, np.int64)}
+    arrays = {**known, "heads": np.array(heads, dtype=np.int64).reshape(-1, 2), **kept.arrays}
+    left = [batch for batch in batches if not np.isin(batch.units.numpy(), arrays["confirmation"]).any()]
+    count = _tally(given, len(heads) * len(batches), "ablations", done=len(heads) * (len(batches) - len(left)))
+    for batch in left:
+        harm = harms(given.model, [batch], of.mean, heads, step=count).astype(np.float32)
+        arrays["harm"] = np.concatenate([arrays["harm"], harm], axis=1)
+        arrays["confirmation"] = np.concatenate([arrays["confirmation"], batch.units.numpy()])
+        given.save(replace(kept, arrays=dict(arrays)))
     whole = replace(kept, arrays=arrays)
     return replace(whole, about={**kept.about, "agreement": agreement(whole, units_of(given.reading))})
 
 
-def _with_controls(given: Given, effort: Effort, kept: Kept, of: HeadReference) -> Kept:
+def _with_controls(given: Given, batches: Sequence[TextBatch], kept: Kept, of: HeadReference) -> Kept:
     """Ablate matched heads on the documents of a domain, for each label that has enough of them to be decided."""
     found = decide.Harms.of(kept, units_of(given.reading))
     labels = [one for one in found.tested() if one.labelled and found.inside(one.domain).sum() >= CONSTANTS.least_units]
-    suspects = {(layer, head) for layer, head in kept.arrays["heads"].tolist()}
+    suspects = suspects_of(given.before) | {(layer, head) for layer, head in kept.arrays["heads"].tolist()}
     removed = kept.arrays["removed"].astype(np.float64)
     for one in labels:
         name, own = decide.control_name(one), (one.layer, one.head)
         if name in kept.arrays:
             continue
         controls = matched([own], suspects, removed)
-        batches = [b for b in documents(given.reading, "confirmation", tokens=effort.tokens) if b.stratum == one.domain]
-        count = _counter(given, len(controls) * len(batches), f"ablations of controls of {one.domain}")
-        harm = harms(given.model, batches, of.mean, controls, step=count)
+        inside = [batch for batch in batches if batch.stratum == one.domain]
+        count = _tally(given, len(controls) * len(inside), f"ablations of controls of {one.domain}")
+        harm = harms(given.model, inside, of.mean, controls, step=count)
         about = {**kept.about, "controls": {**kept.about["controls"], name: how_matched(own, controls, removed)}}
         kept = Kept(arrays={**kept.arrays, name: harm.astype(np.float32)}, about=about)
         given.save(kept)
@@ -125,8 +133,7 @@ def agreement(kept: Kept, units: Units) -> dict[str, float | int]:
     both = [
         (kept.arrays["screen"][strata == domain, layer, head].mean(), harm[harms.inside(domain)].mean())
         for (layer, head), harm in harms.by_head.items()
-        for domain in sorted(set(strata))
-        if harms.inside(domain).any()
+        for domain in harms.domains
     ]
     estimated, exact = np.array(both, dtype=np.float64).reshape(-1, 2).T
     if len(estimated) < 3 or min(estimated.std(), exact.std()) == 0:
@@ -138,12 +145,5 @@ def _units(batches: Sequence[TextBatch]) -> np.ndarray:
     return np.concatenate([batch.units.numpy(force=True) for batch in batches])
 
 
-def _counter(given: Given, total: int, unit: str):  # noqa: ANN202
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        given.step(done, total, unit)
-
-    return step
+def _tally(given: Given, total: int, unit: str, *, done: int = 0) -> Tally:
+    return Tally(says=lambda so_far, of: given.step(so_far, of, unit), total=total, done=done)

@@ -21,13 +21,13 @@ from torch import Tensor
 from innerworks.heads import masks
 from innerworks.heads.circuits.direct import value_site, values_of
 from innerworks.heads.kinds import APPLIES
+from innerworks.heads.masks import PARTNERS
 from innerworks.model import Model
 from innerworks.model.anatomy import Anatomy
 from innerworks.model.observe import State, zeros
 from innerworks.sites import Site
 from innerworks.text import Reading, TextBatch
 
-PARTNERS = (1, 2)  # as in `patterns.py`
 LONGEST = 128  # tokens of each window whose norms are taken
 LEAST = 1e-12  # lengths are at least this: a head that writes nothing anywhere has a ratio of one
 OFF, AT = 0, 1
@@ -89,9 +89,6 @@ class Resting:
             rows = torch.stack(self._rows).sum(dim=(0, 2)).unflatten(1, (len(APPLIES), 2))
             state["rest_rows"].index_add_(0, batch.units, rows.to(state["rest_rows"]))
 
-    def freeze(self, state: State) -> None:
-        """Nothing to choose."""
-
     def _written(self, layer: int, values: Float[Tensor, "batch seq head d_head"]) -> Float[Tensor, "batch seq head"]:
         """The length of `v W_O`, by the Gram matrix of W_O."""
         if layer not in self._grams:
@@ -120,8 +117,7 @@ class Resting:
 
 def _rows(batch: TextBatch, step: int) -> Bool[Tensor, "batch seq sort"]:
     """Rows where each kind of `APPLIES` has nothing to look at, and where it has, of those that the partner has, too."""
-    partner = batch.mask.roll(-step, dims=0) & (batch.alike != batch.alike.roll(-step))[:, None]
-    counted = masks.positional_rows(batch.mask) & partner
+    counted = masks.positional_rows(batch.mask) & masks.shared_rows(batch, step)
     sorts = []
     for kind in APPLIES:
         at = masks.TARGETS[kind](batch).any(dim=2) & counted

@@ -1,9 +1,10 @@
-"""Does generation go on past the window? How far what is generated strays from what the model would say with all of it in view.
+"""Does generation go on past the window? How far what is generated strays from what the model would say after all of it.
 
 1. Prompts fill the cache; from there on tokens are drawn at temperature 1, with the window alone or with four sinks beside it.
-2. A judge, the same model, reads prompt and generated text at once, nothing forgotten. At every token past the window the
-   divergence `KL(streamed || judge)` says how much more the judge loses, in expectation, on what the stream says than on what
-   it would say itself: 0 for a stream that forgets nothing that matters, in nats per token; the unit is the prompt.
+2. A judge, the same model, reads prompt and generated text at once; it forgets nothing but what a sliding window of the model's
+   own hides in the layers that have one. At every token past the window the divergence `KL(streamed || judge)` says how much
+   more the judge loses, in expectation, on what the stream says than on what it would say itself: 0 for a stream that forgets
+   nothing that matters, in nats per token; the unit is the prompt.
 3. Beside it, since a loop is easy to predict: the share of generated tokens that complete three in a row already generated.
 
 Xiao et al. 2023, arXiv:2309.17453. It does not say whether the text is any good: the judge is no better than the model.

@@ -26,6 +26,7 @@ from transformers import DynamicCache
 from innerworks.errors import TextError, UsageError
 from innerworks.heads.streaming.cache import RollingCache, advance
 from innerworks.heads.streaming.rotation import Rotation, rotations
+from innerworks.heads.tally import Tally
 from innerworks.model import Model
 from innerworks.stats import Array
 from innerworks.text import Corpus
@@ -141,13 +142,7 @@ def streaming_losses(
     """
     tokens = _together(texts, cache)
     turns = rotations(model, cache)
-    done, total = 0, sum(cost(texts, ways, cache=cache, blocks=blocks))
-
-    def read(some: int) -> None:
-        nonlocal done
-        done += some
-        progress(done, total)
-
+    read = Tally(says=progress, total=sum(cost(texts, ways, cache=cache, blocks=blocks)))
     by_way = {way.name: _nothing(tokens, cache) for way in ways}
     for rows in (slice(first, first + ROWS) for first in range(0, len(tokens), ROWS)):
         full = DynamicCache()

@@ -137,8 +137,13 @@ def _losses(given: Given, texts: Sequence[StreamText], cache: int) -> Kept:
 
 def _generation(given: Given, kept: Kept, new: int) -> Kept:
     prompts = torch.from_numpy(kept.arrays["texts"][:, : kept.about["cache"]])
-    step = lambda done, total: given.step(done, total, "tokens generated")  # noqa: E731
-    found = generation(given.model, prompts, new=new, seed=given.seed, progress=step)
+    found = generation(
+        given.model,
+        prompts,
+        new=new,
+        seed=given.seed,
+        progress=lambda done, total: given.step(done, total, "tokens generated"),
+    )
     arrays = {f"{name}/{way}": getattr(found, name)[way] for name in ("tokens", "divergence", "repeats") for way in GENERATED}
     whole = {name: one.astype(np.float32) if one.dtype == np.float64 else one for name, one in arrays.items()}
     return Kept(arrays={**kept.arrays, **whole}, about={**kept.about, "new": new})

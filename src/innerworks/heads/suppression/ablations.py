@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from innerworks.heads.ablation import Rotated, remove_rotated, set_name
+from innerworks.heads.ablation import Head, Rotated, remove_rotated, set_name
 from innerworks.heads.suppression import attention
 from innerworks.heads.suppression.cspa import divergence, log_probabilities
-from innerworks.heads.suppression.look import Head, Look, directions
+from innerworks.heads.suppression.look import Look, directions
 from innerworks.model import Mean, Model, Run, ablate
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS

@@ -25,8 +25,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from innerworks.heads.harms import Head
 from innerworks.heads.suppression.documents import Documents
-from innerworks.heads.suppression.look import Head, Look, directions
+from innerworks.heads.suppression.look import Look, directions
 from innerworks.model import Model
 from innerworks.model.anatomy import find
 from innerworks.model.weights import behind
@@ -43,12 +44,13 @@ def lost(
     """KL divergence from the model's own output, in nats, averaged over the rows of each document; variants as in `VARIANTS`."""
     rows = seen.documents.mask.clone()
     rows[:, : CONSTANTS.first_row] = False
-    changes = torch.stack([changed(model, seen, head, usual, seed=seed) for head in heads])  # head variant doc seq d_model
-    flat = changes[:, :, rows]  # head variant row d_model
-    divergence = _divergence(model, seen.final[rows], flat)
-    total = torch.zeros(*flat.shape[:2], len(rows), dtype=torch.float64)
-    total.index_add_(2, rows.nonzero()[:, 0], divergence)
-    return (total / rows.sum(dim=1)).numpy(force=True)
+    found = []
+    for head in heads:  # what one adds to the stream in all variants is large
+        divergence = _divergence(model, seen.final[rows], changed(model, seen, head, usual, seed=seed)[:, rows])
+        total = torch.zeros(len(divergence), len(rows), dtype=torch.float64)
+        total.index_add_(1, rows.nonzero()[:, 0], divergence)
+        found.append(total / rows.sum(dim=1))
+    return torch.stack(found).numpy(force=True)
 
 
 def average(seen: Look) -> Float[Tensor, "head seq key d_head"]:
@@ -156,17 +158,17 @@ def behind_the_norm(model: Model, added: Float[Tensor, "*some d_model"]) -> Floa
 
 
 def _divergence(
-    model: Model, final: Float[Tensor, "row width"], changes: Float[Tensor, "head variant row width"]
-) -> Float[Tensor, "head variant row"]:
+    model: Model, final: Float[Tensor, "row width"], changes: Float[Tensor, "variant row width"]
+) -> Float[Tensor, "variant row"]:
     """KL(model || changed) of every row, a few rows at a time: the model's own logits are computed once."""
-    out = torch.zeros(changes.shape[:3], dtype=torch.float64)
+    out = torch.zeros(changes.shape[:2], dtype=torch.float64)
     dtype = next(model.hf.parameters()).dtype
     for start in range(0, len(final), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
         own = log_probabilities(model, final[part].to(dtype))
-        for place in np.ndindex(*changes.shape[:2]):
-            other = log_probabilities(model, (final[part] + changes[place][part]).to(dtype))
-            out[place][part] = divergence(own, other).cpu()
+        for variant, change in enumerate(changes):
+            other = log_probabilities(model, (final[part] + change[part]).to(dtype))
+            out[variant, part] = divergence(own, other).cpu()
     return out
 
 

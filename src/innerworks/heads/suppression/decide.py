@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from innerworks.findings import Finding
+from innerworks.heads.harms import Head
+from innerworks.heads.notes import joined
 from innerworks.heads.shares import study_q
 from innerworks.model.study import Units
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, upper_tail
 
-Head = tuple[int, int]
 Arrays = Mapping[str, np.ndarray]
 BEHAVIOUR = "copy_suppression"
 VARIANTS = ("mean", "both", "ov", "qk", "null")  # of `cspa.py`
@@ -171,7 +172,7 @@ def _seen_rows(one: Measured, heads: list[Head], q: Mapping[Head, float], about:
         most = "lowers most: " + ", ".join(repr(token) for token, *_ in told[:5]) if told else ""
         row = _row(head, one.measure, value=value, null=null, null_kind=NULLS[one.measure], e=e, q=label)
         row |= {"unit": "logits" if one.measure == "direct_effect" else "probability"}
-        rows.append(Finding(**row, rung=int(q[head] <= CONSTANTS.level), p=float(e.p_above(floor)), note=_joined(few, most)))
+        rows.append(Finding(**row, rung=int(q[head] <= CONSTANTS.level), p=float(e.p_above(floor)), note=joined(few, most)))
     return rows
 
 
@@ -246,13 +247,13 @@ def _calibration_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) ->
         spread = float(others.std(ddof=1)) * np.sqrt(1 + 1 / len(controls))
         p_controls = float(upper_tail(rise - others.mean(), spread, len(controls) - 1)) if spread > 0 else 1.0
         p.append(max(float(e.p_above(FLOORS["calibration"])), p_controls) if rise > others.max() else 1.0)
-        note = _joined(
+        note = joined(
             f"calibration error {error[0]:.4f} -> {error[run]:.4f}",
             f"confidence less share right {claims[0]:+.4f} -> {claims[run]:+.4f}",
             f"KL {arrays['divergence'][run].mean():.4f} nats (controls {arrays['divergence'][controls].mean():.4f})",
             f"loss {arrays['loss'][0].mean():.4f} -> {arrays['loss'][run].mean():.4f} nats",
             "" if rise > others.max() else f"without a control it rises as much ({others.max():+.4f})",
-            about.get("matched", ""),
+            about["matched"][head_site(layer, index)],
         )
         row = _row(
             (layer, index), "calibration", value=float(rise), null=float(others.mean()), null_kind="control heads", e=e, q=None
@@ -346,7 +347,3 @@ def _repair_rows(arrays: Arrays, about: Mapping[str, Any], units: Units) -> list
         row |= {"unit": "nats", "n": e.n, "df": e.df, "floor": floor, "ablation": "mean"}
         rows.append(Finding(**row, note=f"{family}, loss of the next token"))
     return rows
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)

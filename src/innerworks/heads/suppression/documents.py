@@ -1,20 +1,20 @@
 """Which documents are looked at closely? A few of each stratum and half, the first tokens of each.
 
 Predictions cost a vocabulary per token and layer, so this is a part of the reading; as many of every stratum, at least two, so
-that each document has others of its kind to be compared with.
+that each document has others of its kind to be compared with (where that would be too many, of evenly spaced strata).
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from innerworks.heads.circuits.copying import spaced
+from innerworks.heads.masks import PARTNERS
+from innerworks.heads.openings import openings
 from innerworks.text import Reading
-
-PARTNERS = (1, 2)  # the next documents of the same stratum and half, as the pattern swap has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +48,19 @@ class Documents:
             mask=self.mask[which],
         )
 
-    def spread(self, count: int) -> Int[Tensor, " some"]:
-        """So many of them at most, evenly spaced (those of a stratum stand side by side)."""
-        total = len(self.units)
-        return torch.from_numpy(np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)))
-
 
 def documents(reading: Reading, half: str, *, most: int, length: int) -> Documents:
-    """At most so many documents of a half (two per stratum at least), spread evenly over the strata; the first window of each."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for number, unit in enumerate(reading.units):
-        if (unit.material, unit.half) == ("text", half):
-            groups[unit.stratum].append(number)
+    """At most so many documents of a half, spread evenly over the strata, of each two where it has them; their beginnings."""
+    groups = list(openings(reading, half, tokens=length).values())
+    groups = [groups[place] for place in spaced(len(groups), most // 2).tolist()]
     each = max(2, most // max(1, len(groups)))
-    chosen = [unit for group in groups.values() for unit in group[:each]]
-    first = {window.unit: window.tokens[:length] for window in reversed(reading.windows)}
-    longest = max((len(first[unit]) for unit in chosen), default=0)
-    rows = [[*first[unit], *[0] * (longest - len(first[unit]))] for unit in chosen]
-    lengths = torch.tensor([len(first[unit]) for unit in chosen])
+    chosen = [window for group in groups for window in group[:each]]
+    longest = max((len(one.tokens) for one in chosen), default=0)
+    rows = [[*one.tokens, *[0] * (longest - len(one.tokens))] for one in chosen]
+    lengths = torch.tensor([len(one.tokens) for one in chosen])
     return Documents(
-        units=tuple(chosen),
-        strata=tuple(reading.units[unit].stratum for unit in chosen),
+        units=tuple(one.unit for one in chosen),
+        strata=tuple(reading.units[one.unit].stratum for one in chosen),
         tokens=torch.tensor(rows, dtype=torch.long).reshape(len(chosen), longest),
         mask=torch.arange(longest) < lengths.reshape(-1, 1),
     )

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from innerworks.heads.circuits.direct import post_scale, value_site, values_of
 from innerworks.heads.circuits.embedding import mean_unembedding, unembedding
+from innerworks.heads.harms import Head
 from innerworks.heads.suppression.documents import Documents
 from innerworks.model import Model
 from innerworks.model.readout.lens import after_final_norm
 from innerworks.model.run import Run
 
-Head = tuple[int, int]  # layer, head
 TOP = 10  # tokens that count as about to be predicted
 AT_ONCE = 8  # documents
 LOGITS_AT_ONCE = 1 << 24

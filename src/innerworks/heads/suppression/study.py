@@ -11,7 +11,7 @@ At `quick` nothing is measured: every prediction costs a whole vocabulary.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,22 +19,25 @@ import torch
 
 from innerworks.errors import UsageError
 from innerworks.findings import Finding
+from innerworks.heads.circuits.copying import spaced
 from innerworks.heads.circuits.embedding import refusal
 from innerworks.heads.controls import how_matched, matched
+from innerworks.heads.harms import Head
+from innerworks.heads.labels import suspects_of
 from innerworks.heads.means import HeadMeans, HeadReference, reference
 from innerworks.heads.suppression import ablations, attention, cspa, decide
 from innerworks.heads.suppression.documents import documents
-from innerworks.heads.suppression.look import Head, Look, look
+from innerworks.heads.suppression.look import Look, look
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
+from innerworks.sites import head_site
 
 HALVES = ("discovery", "confirmation")
 BINS = (0.0, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.01)  # of the lens probability of a key's token
 POINTS = 400  # pairs of row and key kept for a figure, per head
 EXAMPLES = 12
 MOST_HEADS, MOST_LAYERS, MOST_LABELS, MOST_COPIERS = 12, 8, 4, 3
-NO_LINKS = ("first_token", "punctuation", "current_token", "offset_2", "offset_3")  # labels that do not disqualify a control
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class Suppression:
         return [HeadMeans()]
 
     def measure(self, given: Given) -> Kept:
-        """Look, label, ablate."""
+        """Look, label, ablate; goes on from `given.saved`."""
         reason = refusal(given.model)
         if given.depth not in EFFORTS:
             reason = "each prediction costs a whole vocabulary: measured from depth 'standard' on"
@@ -68,16 +71,13 @@ class Suppression:
             reason = "no head anti-copies by its weights"
         if reason is not None:
             return Kept(about={"not measured": reason})
-        heads = _strongest(anti)
-        arrays, about, (discovery, confirmation) = _look(given, heads)
-        usual = cspa.average(discovery)
-        about |= {"anti_copying": len(anti), "depth": given.depth, "seed": given.seed}
-        labelled = decide.labelled(decide.labels(arrays, units_of(given.reading), given.before))[:MOST_LABELS]
-        if labelled:
-            given.save(Kept(arrays=arrays, about=about))
-            more, told = _intervene(given, confirmation, usual, labelled)
-            arrays, about = {**arrays, **more}, {**about, **told}
-        return Kept(arrays=arrays, about=about)
+        kept, heads, looks = given.saved, _strongest(anti), list[Look]()
+        if kept is None:
+            looks = _look(given, heads)
+            kept = _seen(given, looks, anti_copying=len(anti))
+            given.save(kept)
+        labelled = decide.labelled(decide.labels(kept.arrays, units_of(given.reading), given.before))[:MOST_LABELS]
+        return _intervene(given, kept, looks or _look(given, heads), labelled) if labelled else kept
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
         """See `decide.findings`."""
@@ -97,7 +97,7 @@ def _strongest(heads: Sequence[Head]) -> list[Head]:
 # --- looking -----------------------------------------------------------------------------------------------------
 
 
-def _look(given: Given, heads: list[Head]) -> tuple[dict[str, np.ndarray], dict[str, Any], list[Look]]:
+def _look(given: Given, heads: list[Head]) -> list[Look]:
     """Both halves."""
     effort, looks = EFFORTS[given.depth], []
     for number, half in enumerate(HALVES):
@@ -108,11 +108,17 @@ def _look(given: Given, heads: list[Head]) -> tuple[dict[str, np.ndarray], dict[
                 given.model, some, heads, step=lambda done, n=number, t=total: given.step(done + n * t // 2, t, "documents read")
             )
         )
-    parts, seen = [seen_arrays(one) for one in looks], looks[1]
-    joined = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
-    joined |= {"heads": np.array(heads, dtype=np.int64).reshape(-1, 2), "points": points(seen)}
+    return looks
+
+
+def _seen(given: Given, looks: Sequence[Look], *, anti_copying: int) -> Kept:
+    """What looking says, of the documents of both halves."""
+    parts, seen = [seen_arrays(one) for one in looks], looks[-1]
+    arrays = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+    arrays |= {"heads": np.array(seen.heads, dtype=np.int64).reshape(-1, 2), "points": points(seen)}
     examples, suppressed = told(given.model, given.reading.units, seen)
-    return joined, {"bins": list(BINS), "examples": examples, "suppressed": suppressed}, looks
+    about = {"bins": list(BINS), "examples": examples, "suppressed": suppressed}
+    return Kept(arrays=arrays, about={**about, "anti_copying": anti_copying, "depth": given.depth, "seed": given.seed})
 
 
 def seen_arrays(seen: Look) -> dict[str, np.ndarray]:
@@ -182,7 +188,7 @@ def told(model: Model, units: Sequence[Any], seen: Look) -> tuple[dict[str, list
         effect = seen.direct(head) * wanted
         order = effect.flatten().argsort()[:EXAMPLES]
         places = [tuple(int(x) for x in np.unravel_index(int(one), effect.shape)) for one in order]
-        site = decide.head_site(*head)
+        site = head_site(*head)
         examples[site] = [_example(model, units, seen, head, effect, place) for place in places if effect[place] < 0]
         sums: Counter[int] = Counter()
         for doc, row, key in wanted.nonzero().tolist():
@@ -218,15 +224,22 @@ def _spelled(model: Model, token: int) -> str:
 # --- intervening -------------------------------------------------------------------------------------------------
 
 
-def _intervene(
-    given: Given, seen: Look, usual: torch.Tensor, labelled: list[Head]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _intervene(given: Given, kept: Kept, looks: Sequence[Look], labelled: list[Head]) -> Kept:
     """Ablate labelled heads, controls, and earlier copying heads; and keep only copy suppression of what heads write."""
-    seen = seen.only(seen.documents.spread(EFFORTS[given.depth].ablated))
+    discovery, confirmation = looks
+    seen = confirmation.only(spaced(len(confirmation.documents.units), EFFORTS[given.depth].ablated))
+    if "bins" not in kept.arrays:
+        kept = _ablate(given, kept, seen, labelled)
+        given.save(kept)
+    lost = cspa.lost(given.model, seen, labelled, cspa.average(discovery), seed=given.seed)
+    return replace(kept, arrays={**kept.arrays, "cspa": lost})
+
+
+def _ablate(given: Given, kept: Kept, seen: Look, labelled: list[Head]) -> Kept:
     means: HeadReference = reference(given.model, given.states[HeadMeans.name], "text")
     removed = means.removed.numpy(force=True)
     copiers = _copiers(given.before, labelled)
-    controls = matched(labelled, _suspects(given.before, seen.heads), removed)
+    controls = matched(labelled, suspects_of(given.before) | set(seen.heads), removed)
     families = {"suppression heads": labelled, "copying heads": copiers, "copying and suppression heads": [*copiers, *labelled]}
     families = {name: one for name, one in families.items() if len(one) >= 2}
     if not (copiers and labelled):
@@ -239,21 +252,21 @@ def _intervene(
         given.model, seen, list(groups), labelled, means.mean,
         step=lambda done: given.step(done, len(seen.documents.units), "documents ablated"),
     )  # fmt: skip
-    lost = cspa.lost(given.model, seen, labelled, usual, seed=given.seed)
     arrays = {
         "bins": found.bins.astype(np.float32), "loss": found.loss, "divergence": found.divergence, "toward": found.toward,
-        "copied": ablations.copied(given.model, seen, labelled, copiers, means.mean), "cspa": lost,
+        "copied": ablations.copied(given.model, seen, labelled, copiers, means.mean),
         "ablated_units": np.array(seen.documents.units, dtype=np.int64),
     }  # fmt: skip
-    return arrays, {
+    about = {
         "labelled": [list(head) for head in labelled],
         "watched": [list(head) for head in labelled],
         "copiers": [list(head) for head in copiers],
         "controls": [ablations.name_of((head,)) for head in controls],
         "families": {name: [list(head) for head in one] for name, one in families.items()},
         "runs": list(found.names),
-        "matched": how_matched(labelled[0], controls, removed),
+        "matched": {head_site(*head): how_matched(head, controls, removed) for head in labelled},
     }
+    return Kept(arrays={**kept.arrays, **arrays}, about={**kept.about, **about})
 
 
 def _copiers(before: Sequence[Finding], labelled: Sequence[Head]) -> list[Head]:
@@ -262,13 +275,3 @@ def _copiers(before: Sequence[Finding], labelled: Sequence[Head]) -> list[Head]:
     rows = [one for one in before if (one.behaviour, one.measure, one.material) == ("copying", "direct_effect", "text")]
     rows = sorted((one for one in rows if one.rung >= 1 and (one.layer or 0) < last), key=lambda one: -one.effect)
     return [(int(one.layer or 0), int(one.index or 0)) for one in rows[:MOST_COPIERS]]
-
-
-def _suspects(before: Sequence[Finding], anti: Sequence[Head]) -> set[Head]:
-    """Heads with a label of their own are nobody's control, unless it only says that they rest somewhere."""
-    told = {
-        (one.layer or 0, one.index or 0)
-        for one in before
-        if one.rung >= 1 and one.behaviour not in NO_LINKS and one.site != "model"
-    }
-    return {*told, *anti}

@@ -83,9 +83,6 @@ class Arcs:
         state["offsets"].flatten(0, 1).index_add_(0, cell, offsets)
         state["arcs"].flatten().index_add_(0, cell, torch.ones_like(cell, dtype=state["arcs"].dtype))
 
-    def freeze(self, state: State) -> None:
-        """Nothing to fix by hand: which offset is the best, `decide.py` reads off the discovery units alone."""
-
 
 def _answers(
     activation: Float[Tensor, "batch head query key"], text: Int[Tensor, " row"], query: Int[Tensor, " row"], start: int

@@ -1,0 +1,25 @@
+"""Which documents are long enough to say anything, where only their beginnings are read?
+
+A document of a few tokens has hardly a row with a next token, or none: nothing can be averaged over it.
+"""
+
+from dataclasses import replace
+
+from innerworks.text import Reading
+from innerworks.text.reading import Window
+
+LEAST_TOKENS = 8  # of a document's beginning; shorter ones say nothing
+
+
+def openings(reading: Reading, half: str, *, tokens: int) -> dict[str, list[Window]]:
+    """The beginnings of a half's documents, of so many tokens at most, by stratum; short documents are left out."""
+    first = {window.unit: window for window in reversed(reading.windows)}
+    by_stratum: dict[str, list[Window]] = {}
+    for number, unit in enumerate(reading.units):
+        if (unit.material, unit.half) == ("text", half) and len(first[number].tokens) >= LEAST_TOKENS:
+            by_stratum.setdefault(unit.stratum, []).append(_cut(first[number], tokens))
+    return by_stratum
+
+
+def _cut(one: Window, tokens: int) -> Window:
+    return replace(one, tokens=one.tokens[:tokens], words=one.words[:tokens], kinds=one.kinds[:tokens])
