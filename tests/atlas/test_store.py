@@ -84,6 +84,13 @@ def test_a_finished_atlas_is_read_back_as_it_was_written(tmp_path: Path) -> None
     assert np.array_equal(arrays["mass"], np.arange(6.0).reshape(2, 3)) and metadata["units"] == [["a", "b"]]
 
 
+@pytest.mark.parametrize("name", ["model[v2].atlas", "model*.atlas", "mode?.atlas"])
+def test_a_folder_may_be_called_like_a_pattern(name: str, tmp_path: Path) -> None:
+    written(tmp_path / "model.atlas")
+    written(tmp_path / name)
+    assert Atlas.open(tmp_path / name).findings.height == 3
+
+
 def test_only_the_files_of_the_schema_are_left(tmp_path: Path) -> None:
     written(tmp_path / "a")
     expected = {schema.MANIFEST, schema.FINDINGS, schema.CLAIMS, schema.EXAMPLES, schema.HEADS_BY_UNIT, schema.PATTERNS}
