@@ -28,6 +28,7 @@ class Done:
 def command() -> Iterator[Callable[..., Done]]:
     """`command("show", folder)`: the whole command in this process, `main.run` included."""
     import torch
+
     import innerworks.scan.run as run
     from innerworks.cli import main, screen
 
