@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from innerworks.heads import ablation, prompts
-from innerworks.heads.ablation import Ablations, Head, material_of, restored, set_name, trial
+from innerworks.heads.ablation import Ablations, restored, set_name, trial
+from innerworks.heads.harms import Head, material_of
 from innerworks.heads.means import HeadMeans, reference, reference_of
 from innerworks.model import Model, ablate, patch
 from innerworks.scan.engine import begin, observe

@@ -55,12 +55,12 @@ def test_a_scan_ends_with_every_file_and_nothing_else(atlas: Atlas) -> None:
 def test_every_file_can_be_read(atlas: Atlas, model: iw.Model) -> None:
     again = Atlas.open(atlas.path)
     assert again.findings.columns == list(COLUMNS) and again.findings.height > 13 * 48
-    seen, metadata = again.arrays(schema.HEADS_BY_UNIT)
+    seen, metadata = again.arrays(schema.of_study("heads_by_unit"))
     units = again.units
     assert tuple(units.columns) == schema.UNIT_COLUMNS and set(units["half"]) == {"discovery", "confirmation"}
     assert seen["mass"].shape == (len(units), len(metadata["measures"]), model.anatomy.layers, model.anatomy.heads)
     assert seen["rows"].shape == seen["mass"].shape[:2]
-    kept, _ = again.arrays(schema.ABLATIONS)
+    kept, _ = again.arrays(schema.of_study("ablations"))
     assert "clean/second_copy_loss" in kept and kept["removed/text"].shape == (model.anatomy.layers, model.anatomy.heads)
     assert "plotly" in (atlas.path / "report.html").read_text().lower()
     for one in again.examples:
@@ -160,7 +160,7 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def assert_equal(resumed: Atlas, atlas: Atlas) -> None:
     assert same(resumed.findings, atlas.findings)
-    for name in (schema.HEADS_BY_UNIT, schema.ABLATIONS, schema.PATTERNS):
+    for name in (schema.of_study("heads_by_unit"), schema.of_study("ablations"), schema.PATTERNS):
         (arrays, metadata), (expected, expected_metadata) = resumed.arrays(name), atlas.arrays(name)
         assert metadata == expected_metadata and arrays.keys() == expected.keys()
         assert all(arrays[key].tobytes() == expected[key].tobytes() for key in expected), name

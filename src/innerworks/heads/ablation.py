@@ -46,9 +46,6 @@ KEPT_BYTES = 256e6  # of runs that may be asked for another metric
 TOP = 10  # predictions that count as confident copies
 CONTEXT = 256  # tokens that a copy may come from
 
-__all__ = ["METRICS", "Ablations", "Head", "Heads", "Rotated", "Trial", "material_of", "read_off", "restored"]
-__all__ += ["run_without", "set_name", "trial"]
-
 
 def restored(head: Head) -> Rotated:
     """A head that writes what it wrote in the clean run, as a member of a set of ablated heads."""

@@ -9,13 +9,13 @@ import torch
 from innerworks.errors import UnsupportedModel, UsageError
 from innerworks.findings import Finding
 from innerworks.heads import decide as labels
-from innerworks.heads.ablation import Head
 from innerworks.heads.circuits.embedding import refusal
 from innerworks.heads.composition import decide, qk, scores, weigh
 from innerworks.heads.composition.between import DISTANCES, rotary
 from innerworks.heads.composition.measure import Matches, measure
 from innerworks.heads.composition.plan import Plan, plans
 from innerworks.heads.composition.removal import INPUT, Bench
+from innerworks.heads.harms import Head
 from innerworks.heads.kinds import KINDS
 from innerworks.heads.means import HeadMeans, reference
 from innerworks.heads.patterns import Patterns, heads_by_unit
