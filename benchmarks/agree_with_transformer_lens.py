@@ -79,10 +79,10 @@ def record(file: Path) -> None:
     print(f"{file}: {len(cache)} activations of {len(tokens)} x {LENGTH} tokens; weights: {model.hf.config._name_or_path}")
 
 
-def zeroing(where):  # noqa: ANN001, ANN201 - an index and a hook function, the same in both libraries
+def zeroing(where):
     """Make a hook function that sets part of an activation to zero."""
 
-    def zero(tensor, hook):  # noqa: ANN001, ANN202
+    def zero(tensor, hook):
         tensor = tensor.clone()
         tensor[where] = 0
         return tensor
@@ -131,7 +131,7 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]:
     return largest, largest / float(theirs.square().mean().sqrt())
 
 
-def boot(folder: str):  # noqa: ANN201 - a type of the other library
+def boot(folder: str):
     """Load a folder into TransformerLens, weights as they are."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -60,7 +60,7 @@ def record(file: Path) -> None:
     print(f"{file}: {WINDOWS} windows of each of {', '.join(MATERIALS)}; weights: {model.hf.config._name_or_path}")
 
 
-def patterns(model, material):  # noqa: ANN001, ANN201 - one environment lacks these types
+def patterns(model, material):
     """The masses that a scan keeps, by our own instrument; and the masks they are masses on."""
     from innerworks.heads import masks
     from innerworks.heads.kinds import MEASURES
@@ -81,7 +81,7 @@ def patterns(model, material):  # noqa: ANN001, ANN201 - one environment lacks t
     return {"tokens": batch.tokens, **found, **{n: mass[:, MEASURES.index(measures[n])] for n in measures}}
 
 
-def windows(model, material):  # noqa: ANN001, ANN201
+def windows(model, material):
     """The first windows of full length of different documents, as one batch in which each is its own unit."""
     import innerworks as iw
     from innerworks.text import Reading, read
@@ -97,12 +97,12 @@ def windows(model, material):  # noqa: ANN001, ANN201
     return Reading(units=whole.units, windows=tuple(some)), batch_of(some, material, material, "discovery")
 
 
-def has_repeat(tokens) -> bool:  # noqa: ANN001
+def has_repeat(tokens) -> bool:
     """Is there anything for a duplicate-token or an induction head to look at?"""
     return len(set(tokens[1:-1])) < len(tokens[1:-1])
 
 
-def eigenvalues(model):  # noqa: ANN001, ANN201
+def eigenvalues(model):
     """Our eigenvalue score of every head in TransformerLens' convention, and on the way to ours."""
     from innerworks.heads.circuits.copying import Bridge, bridge, eigenvalue
     from innerworks.heads.circuits.embedding import as_read, blocks, unembedding
@@ -118,20 +118,20 @@ def eigenvalues(model):  # noqa: ANN001, ANN201
     vocabulary = list(blocks(model, torch.arange(model.anatomy.vocab)))
     nothing = torch.zeros(model.anatomy.d_model)
 
-    def over(reads, columns):  # noqa: ANN001, ANN202 - of a block: rows of E for layer 0 and for later layers; columns of U
+    def over(reads, columns):
         both = [sum((columns(ids) @ reads(one)[which] for ids, one in vocabulary), torch.zeros(())) for which in (0, 1)]
         return Bridge(first=both[0], later=both[1], first_mean=nothing, later_mean=nothing)
 
-    def raw(one):  # noqa: ANN001, ANN202
+    def raw(one):
         return one.raw, one.raw
 
-    def scaled(one):  # noqa: ANN001, ANN202
+    def scaled(one):
         return (as_read(model, one.raw),) * 2
 
-    def effective(one):  # noqa: ANN001, ANN202
+    def effective(one):
         return as_read(model, one.raw), as_read(model, one.whole)
 
-    def gained(ids):  # noqa: ANN001, ANN202
+    def gained(ids):
         return unembedding(model, ids)
 
     steps = {
@@ -164,7 +164,7 @@ def compare(ours: dict, folder: str) -> None:
             row("OV eigenvalues", f"theirs; {name.split(' ', 2)[2]}", one, theirs)
 
 
-def compare_patterns(bridge, material: str, ours: dict) -> None:  # noqa: ANN001
+def compare_patterns(bridge, material: str, ours: dict) -> None:
     """Ask `detect_head` for our masks and for its own, window by window."""
     found: dict[tuple[str, str], list[torch.Tensor]] = {}
     for number, tokens in enumerate(ours["tokens"]):
@@ -177,7 +177,7 @@ def compare_patterns(bridge, material: str, ours: dict) -> None:  # noqa: ANN001
         row(f"{name}, {material}", way, ours[name].mean(dim=0), torch.stack(scores).mean(dim=0))
 
 
-def ways(asked, name: str, mask, tokens, cache) -> dict:  # noqa: ANN001
+def ways(asked, name: str, mask, tokens, cache) -> dict:
     """Scores of all heads with the rows to normalise by; 0 for none: as `detect_head` gives it."""
     from transformer_lens import head_detector
 
@@ -194,7 +194,7 @@ def ways(asked, name: str, mask, tokens, cache) -> dict:  # noqa: ANN001
     }
 
 
-def copying(bridge) -> torch.Tensor:  # noqa: ANN001
+def copying(bridge) -> torch.Tensor:
     """`sum Re / sum |.|` of the eigenvalues of their factored `W_E OV W_U`, layer by layer."""
     values = [(bridge.W_E @ bridge.OV[layer] @ bridge.W_U).eigenvalues for layer in range(bridge.cfg.n_layers)]
     return torch.stack([one.real.sum(dim=-1) / one.abs().sum(dim=-1) for one in values])

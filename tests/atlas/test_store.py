@@ -15,6 +15,7 @@ from innerworks.atlas import Atlas, Example, Unfinished, schema, store
 from innerworks.errors import AtlasError
 from innerworks.findings import COLUMNS, Finding
 
+HEADS_BY_UNIT = schema.of_study("heads_by_unit")
 SETTINGS = {"model": "invented", "seed": 0, "depth": "quick"}
 
 
@@ -53,7 +54,7 @@ def written(path: Path) -> Atlas:
     made = Unfinished.create(path, SETTINGS)
     made.write_findings([finding(), finding(material="random", effect=0.6), finding("L0H0", rung=0, q=None, p=None)])
     made.write_examples([example()])
-    made.write_arrays(schema.HEADS_BY_UNIT, {"mass": np.arange(6.0).reshape(2, 3)}, {"units": [["a", "b"]]})
+    made.write_arrays(HEADS_BY_UNIT, {"mass": np.arange(6.0).reshape(2, 3)}, {"units": [["a", "b"]]})
     return made.finish({"model": {"name": "invented"}})
 
 
@@ -80,13 +81,20 @@ def test_a_finished_atlas_is_read_back_as_it_was_written(tmp_path: Path) -> None
     assert again.findings.row(0, named=True)["effect"] == 0.4 and again.findings["q"].null_count() == 1
     (one,) = atlas.examples
     assert one.tokens == example().tokens and np.allclose(one.pattern, example().pattern, atol=1e-3)
-    arrays, metadata = again.arrays(schema.HEADS_BY_UNIT)
+    arrays, metadata = again.arrays(HEADS_BY_UNIT)
     assert np.array_equal(arrays["mass"], np.arange(6.0).reshape(2, 3)) and metadata["units"] == [["a", "b"]]
+
+
+@pytest.mark.parametrize("name", ["model[v2].atlas", "model*.atlas", "mode?.atlas"])
+def test_a_folder_may_be_called_like_a_pattern(name: str, tmp_path: Path) -> None:
+    written(tmp_path / "model.atlas")
+    written(tmp_path / name)
+    assert Atlas.open(tmp_path / name).findings.height == 3
 
 
 def test_only_the_files_of_the_schema_are_left(tmp_path: Path) -> None:
     written(tmp_path / "a")
-    expected = {schema.MANIFEST, schema.FINDINGS, schema.CLAIMS, schema.EXAMPLES, schema.HEADS_BY_UNIT, schema.PATTERNS}
+    expected = {schema.MANIFEST, schema.FINDINGS, schema.CLAIMS, schema.EXAMPLES, HEADS_BY_UNIT, schema.PATTERNS}
     assert files(tmp_path / "a") == expected and not (tmp_path / "a" / schema.PARTIAL).exists()
 
 
@@ -322,7 +330,7 @@ def test_another_schema_is_refused(tmp_path: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2], ids=["empty", "half", "missing"])
-@pytest.mark.parametrize("name", [schema.FINDINGS, schema.EXAMPLES, schema.PATTERNS, schema.HEADS_BY_UNIT])
+@pytest.mark.parametrize("name", [schema.FINDINGS, schema.EXAMPLES, schema.PATTERNS, HEADS_BY_UNIT])
 def test_a_damaged_file_is_named(tmp_path: Path, name: str, cut: int) -> None:
     atlas = written(tmp_path / "a")
     file = atlas.path / name
@@ -332,7 +340,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, cut: int) -> None:
         if name == schema.FINDINGS:
             atlas.__dict__.pop("findings", None)
             atlas.findings  # noqa: B018
-        elif name == schema.HEADS_BY_UNIT:
+        elif name == HEADS_BY_UNIT:
             atlas.arrays(name)
         else:
             atlas.examples  # noqa: B018

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +28,6 @@ class Done:
 def command() -> Iterator[Callable[..., Done]]:
     """`command("show", folder)`: the whole command in this process, `main.run` included."""
     import torch
-    from rich.console import Console
 
     import innerworks.scan.run as run
     from innerworks.cli import main, screen
@@ -41,7 +41,7 @@ def command() -> Iterator[Callable[..., Done]]:
         before, sys.argv = sys.argv, ["innerworks", *map(str, arguments)]
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                screen.errors, screen.output = Console(stderr=True, highlight=False), Console(highlight=False)
+                screen.errors, screen.output = screen.console(stderr=True), screen.console()
                 main.run()
             code = 0
         except SystemExit as stop:
@@ -190,6 +190,30 @@ def test_a_plan_is_said_and_nothing_is_written(command: Callable[..., Done], pha
     assert json.loads(data.out)["documents"] == 26 and json.loads(data.out)["depth"] == "standard"
 
 
+@pytest.mark.parametrize("name", ["model[v2].atlas", "a[bold]", ":x:", "b[/bold]"])
+def test_names_of_folders_are_printed_letter_for_letter(
+    name: str, scanned: Done, command: Callable[..., Done], phantom: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(phantom / "a.atlas", folder)
+    assert command("report", folder).out == f"Report: {folder / 'report.html'}\n"
+    for verb in ("show", "claims"):
+        assert command(verb, folder).code == 0
+        assert json.loads(command(verb, folder, "--json").out)["atlas"] == str(folder)
+
+
+def test_a_scan_says_the_names_of_its_folder_and_its_model_letter_for_letter(
+    command: Callable[..., Done], phantom: Path, tmp_path: Path
+) -> None:
+    model, folder = tmp_path / "m[v2]", tmp_path / "a[bold]"
+    shutil.copytree(phantom / "model", model)
+    done = command("scan", model, "-o", folder, *text(phantom), "--depth", "quick")
+    assert f"Atlas:    {folder}\n" in done.out and f"One head: innerworks show {folder} L10H7\n" in done.out
+    assert "m[v2], " in done.err  # the plan
+    plan = command("scan", model, "-o", folder, *text(phantom), "--plan")
+    assert plan.out.startswith("m[v2], ")
+
+
 # --- mistakes ----------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +235,7 @@ def test_a_finished_atlas_is_not_replaced_without_force(scanned: Done, command: 
         (("--corpus", "bultin"), 2, "Did you mean builtin"),
         (("--corpus", "file:/no/such.jsonl"), 1, "There is no file /no/such.jsonl"),
         (("--corpus", "file:/etc/hostname"), 1, "what can be read is"),
+        (("--corpus", "file:/dev/null/x.txt"), 1, "/dev/null/x.txt cannot be read: Not a directory"),
         (("--resume",), 1, "nothing to resume"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -269,3 +294,11 @@ def test_ctrl_c_says_how_to_go_on(command: Callable[..., Done], phantom: Path, t
 def test_phantoms_that_make_no_sense_are_a_mistake_of_usage(command: Callable[..., Done]) -> None:
     assert_mistake(command("phantoms", "--draws", "1", "--amplitude", "0"), 2, "amplitude")
     assert_mistake(command("phantoms", "--draws", "0"), 2, "draws")
+
+
+@pytest.mark.parametrize("figure", ["none/figure.html", "."])
+def test_a_figure_that_cannot_be_written_is_said_before_the_work(
+    figure: str, command: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("innerworks.phantoms.curves.curves", lambda **options: pytest.fail("the work has begun"))
+    assert_mistake(command("phantoms", "--curves", "--figure", tmp_path / figure), 2, "--figure", figure)

@@ -24,8 +24,6 @@ class Done:
 @pytest.fixture
 def command() -> Iterator[Callable[..., Done]]:
     """`command("models", "--json")` in this process, on a wide screen; a failure's line as `main.run` would print it."""
-    from rich.console import Console
-
     from innerworks.cli import screen
     from innerworks.cli.main import app
     from innerworks.errors import InnerworksError, UsageError
@@ -34,8 +32,8 @@ def command() -> Iterator[Callable[..., Done]]:
     torch.set_num_threads(1)
 
     def call(*arguments: Any, width: int = 220) -> Done:
-        screen.errors = Console(stderr=True, highlight=False, width=width)
-        screen.output = Console(highlight=False, width=width)
+        screen.errors = screen.console(stderr=True, width=width)
+        screen.output = screen.console(width=width)
         done = CliRunner().invoke(app, [str(one) for one in arguments])
         if isinstance(done.exception, InnerworksError):
             return Done(2 if isinstance(done.exception, UsageError) else 1, done.stdout, f"{done.exception}")

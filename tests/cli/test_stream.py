@@ -23,8 +23,6 @@ class Done:
 @pytest.fixture(scope="module")
 def command() -> Iterator[Callable[..., Done]]:
     """`command(folder, "the cat")`: `innerworks stream` in this process; a failure's line as `main.run` would print it."""
-    from rich.console import Console
-
     from innerworks.cli import screen
     from innerworks.cli.main import app
     from innerworks.errors import InnerworksError, UsageError
@@ -33,7 +31,7 @@ def command() -> Iterator[Callable[..., Done]]:
     torch.set_num_threads(1)
 
     def call(*arguments: Any) -> Done:
-        screen.errors, screen.output = Console(stderr=True, highlight=False), Console(highlight=False, width=120)
+        screen.errors, screen.output = screen.console(stderr=True), screen.console(width=120)
         done = CliRunner().invoke(app, ["stream", *map(str, arguments)])
         if isinstance(done.exception, InnerworksError):
             return Done(2 if isinstance(done.exception, UsageError) else 1, done.stdout, f"{done.exception}")

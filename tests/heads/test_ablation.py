@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from innerworks.heads import prompts
-from innerworks.heads.ablation import Ablations, Head, material_of, restored, set_name, trial
+from innerworks.heads import ablation, prompts
+from innerworks.heads.ablation import Ablations, restored, set_name, trial
+from innerworks.heads.harms import Head, material_of
 from innerworks.heads.means import HeadMeans, reference, reference_of
 from innerworks.model import Model, ablate, patch
 from innerworks.scan.engine import begin, observe
@@ -204,6 +205,26 @@ def test_only_units_with_rows_for_every_metric_are_chosen(tiny_model: Any, make_
     text = {unit for unit, one in enumerate(reading.units) if one.half == "confirmation" and one.material == "text"}
     expected = {unit for unit in text if all(slow_rows(first_windows(reading)[unit], 8, metric) for metric in OF_TEXT)}
     assert set(chosen.batches["text"].units.tolist()) == expected and 12 <= len(expected) < len(text)
+
+
+@pytest.mark.parametrize("shortest", [3, 30], ids=["some lack a metric", "none does"])
+def test_the_same_units_are_chosen_however_few_are_looked_at_at_once(
+    shortest: int, make_reading: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, seen = make_reading(documents=120, shortest=shortest), []
+    rows = ablation._rows
+    monkeypatch.setattr(ablation, "_rows", lambda batch: (seen.append(len(batch.tokens)), rows(batch))[1])
+
+    def chosen(at_once: int) -> list[int]:
+        monkeypatch.setattr(ablation, "UNITS_AT_ONCE", at_once)
+        units = {"text": 9, "random": 3}
+        found = trial(tiny_model("gpt2"), reading, units=units, text_tokens=20, watchers=[]).batches
+        return [unit for material in units for unit in found[material].units.tolist()]
+
+    whole = chosen(1000)
+    assert max(seen) == 60  # all of the confirmation half
+    seen.clear()
+    assert chosen(7) == chosen(1) == whole and max(seen) == 9  # no masks of more units than are chosen
 
 
 @pytest.mark.parametrize("having", [0, 5, 12])

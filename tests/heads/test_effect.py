@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from innerworks.findings import Finding
-from innerworks.heads.ablation import Head
+from innerworks.heads.bench import Bench
 from innerworks.heads.controls import control_groups, how_matched, matched
-from innerworks.heads.effect import Bench, Effort, chosen, climb, harm_of, labels_of
-from innerworks.heads.harms import HARMS, METRICS, judged
-from innerworks.heads.labels import suspects_of
+from innerworks.heads.effect import Effort, climb
+from innerworks.heads.harms import HARMS, METRICS, Head, harm_of, judged
+from innerworks.heads.labels import chosen, labels_of, suspects_of
 from innerworks.stats import adjust
 
 LAYERS, HEADS, UNITS = 6, 8, 24

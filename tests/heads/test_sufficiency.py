@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from innerworks.findings import Finding
-from innerworks.heads.ablation import RESTORED, Head, Rotated
+from innerworks.heads.ablation import RESTORED, Rotated
 from innerworks.heads.bench import Bench
 from innerworks.heads.effect import Effort, climb
+from innerworks.heads.harms import Head
 
 LAYERS, HEADS, UNITS = 6, 8, 24
 CARRIER, IDLE, LEFT, RIGHT = (2, 1), (3, 5), (2, 3), (3, 3)

@@ -192,6 +192,12 @@ def test_a_figure_is_plugged_in_with_one_line(rich_atlas: Atlas, monkeypatch: py
     assert "One that needs arrays" not in page and "One without data" not in page
 
 
+def test_a_figure_of_what_was_not_measured_is_left_out(rich_atlas: Atlas):
+    assert not {"value_norm", "norm_ratio"} & set(rich_atlas.findings["measure"])  # as where weights cannot be read
+    page = report.render(rich_atlas)
+    assert 'id="attention_sink"' in page and "attention_sink-further" not in page and "massive_activation-further" not in page
+
+
 def test_plugged_in_figures_take_what_their_studies_keep():
     points = np.array([[[0.3, -0.1, 0.2, 1.0], [0.2, 0.0, 0.0, 0.0]]])
     kept = {

@@ -1,5 +1,6 @@
 """Corpora: what is read from where, what is refused, what is left out, and what a digest stands for."""
 
+import errno
 import json
 
 import pytest
@@ -73,6 +74,19 @@ def test_what_cannot_be_read_says_where_and_why(tmp_path, file, content, says):
         (tmp_path / file).write_bytes(content)
     with pytest.raises(TextError, match=says):
         opened(tmp_path / file)
+
+
+def test_what_the_system_refuses_is_said_in_its_words(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("The cat.")
+    with pytest.raises(TextError, match=r"a.txt/b.txt cannot be read: Not a directory\."):
+        opened(tmp_path / "a.txt" / "b.txt")
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    with pytest.raises(TextError, match=r"a.txt cannot be read: Permission denied\."):
+        opened(tmp_path / "a.txt")
+
+
+def refuse(*arguments, **options):
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_a_file_of_a_folder_that_is_not_utf8_is_named(tmp_path):

@@ -23,12 +23,10 @@ FINDINGS = "findings.parquet"
 CLAIMS = "claims.parquet"
 EXAMPLES = "examples.parquet"
 UNITS = "units.parquet"
-HEADS_BY_UNIT = "arrays/heads_by_unit.safetensors"
-ABLATIONS = "arrays/ablations.safetensors"
 PATTERNS = "arrays/patterns.safetensors"
 REPORT = "report.html"
 PARTIAL = "partial"
-FILES = (MANIFEST, FINDINGS, CLAIMS, EXAMPLES, UNITS, HEADS_BY_UNIT, ABLATIONS, PATTERNS, REPORT)
+FILES = (MANIFEST, FINDINGS, CLAIMS, EXAMPLES, UNITS, PATTERNS, REPORT)
 
 EXAMPLE_COLUMNS = ("behaviour", "site", "unit", "tokens", "array", "query", "raised", "lowered", "rows")
 CLAIM_COLUMNS = ("id", "title", "statement", "citation", "verdict", "summary", "evidence")

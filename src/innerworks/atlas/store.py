@@ -99,7 +99,7 @@ class Atlas:
 
     def _table(self, name: str) -> pl.DataFrame:
         try:
-            return pl.read_parquet(self.path / name)
+            return pl.read_parquet(self.path / name, glob=False)  # [, * and ? are letters of a folder's name
         except (OSError, pl.exceptions.PolarsError) as error:
             raise AtlasError(f"{self.path / name} is missing or damaged: {error}. Scan again.") from error
 

@@ -24,15 +24,14 @@ def claims(
       innerworks claims smollm2.atlas
       innerworks claims smollm2.atlas A6
     """
-    from rich.console import Console
-
     from innerworks.atlas import Atlas
+    from innerworks.cli.screen import output
     from innerworks.show.ledger import claim_page, entries, ledger
 
-    atlas, console = Atlas.open(folder), Console(highlight=False)
+    atlas = Atlas.open(folder)
     page = ledger(atlas) if claim is None else claim_page(atlas, claim)
     if as_json:
         rows = [vars(entry) for entry in entries(atlas) if claim is None or entry.id == claim.upper()]
-        console.print(json.dumps({"atlas": str(folder), "claims": rows}, ensure_ascii=False), soft_wrap=True, markup=False)
+        typer.echo(json.dumps({"atlas": str(folder), "claims": rows}, ensure_ascii=False))
         return
-    console.print(page)
+    output.print(page)

@@ -63,7 +63,7 @@ def collect(
       activations = innerworks.Activations.open("acts")
       activations["L12.resid_post"][1000:2000], activations.tokens[1000:2000]
     """
-    from innerworks.cli.screen import ScanProgress, errors, output, waiting
+    from innerworks.cli.screen import ScanProgress, errors, waiting
     from innerworks.errors import UsageError
     from innerworks.model import load
     from innerworks.model.collect import Headway
@@ -99,9 +99,10 @@ def collect(
                 progress=show,
             )
     except KeyboardInterrupt:
-        errors.print(f"\nInterrupted. What was collected is kept; the same command{' without --force' * force} goes on ({out}).")
+        says = f"\nInterrupted. What was collected is kept; the same command{' without --force' * force} goes on ({out})."
+        typer.echo(says, err=True)
         raise typer.Exit(1) from None
-    output.print(json.dumps(_summary(activations)) if as_json else _in_words(activations), soft_wrap=True, markup=False)
+    typer.echo(json.dumps(_summary(activations)) if as_json else _in_words(activations))
 
 
 def _told_apart(words: list[str]) -> tuple[str, list[str]]:

@@ -1,6 +1,9 @@
 """`innerworks models`: what can be studied."""
 
+import json
 from typing import TYPE_CHECKING
+
+import typer
 
 from innerworks.cli.options import Json
 
@@ -38,7 +41,7 @@ def models(as_json: Json = False) -> None:
     if as_json:
         data = {one.family: vars(one) for one in families}
         specimens = {name: {"says": one.says, "cached": is_cached(name)} for name, one in SPECIMENS.items()}
-        output.print_json(data={"families": data, "specimens": specimens})
+        typer.echo(json.dumps({"families": data, "specimens": specimens}))
         return
     output.print(_table("Families", COLUMNS, [one.cells() for one in families]))
     here = [(name, one.says, "yes" if is_cached(name) else f"no ({one.size})") for name, one in SPECIMENS.items()]

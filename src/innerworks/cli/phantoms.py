@@ -1,5 +1,7 @@
 """`innerworks phantoms`: run every instrument over models whose inner workings are known."""
 
+import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +42,8 @@ def phantoms(
         raise UsageError(f"--draws {draws}: at least 1.")
     if figure is not None and not (curves or into):
         raise UsageError("--figure goes with --curves or --into: there is no curve otherwise.")
+    if figure is not None and (figure.is_dir() or not os.access(figure.parent, os.W_OK)):
+        raise UsageError(f"--figure {figure}: no file can be written there. Give one in a folder that exists.")
     kits = tuple(kit_of(one).name for one in kit or KITS)
     with ScanProgress() as progress:
         if into is not None:
@@ -50,12 +54,12 @@ def phantoms(
             found = recall_curves(draws=draws, seed=seed, kits=kits, progress=progress)
         else:
             found = calibrate(draws=draws, amplitude=amplitude, noise=noise, seed=seed, kits=kits, progress=progress)
-    if figure is not None:
-        _draw(found.as_dict()["recall"], figure)
     if as_json:
-        output.print_json(data=found.as_dict())
+        typer.echo(json.dumps(found.as_dict()))
     else:
         output.print(found.in_words())
+    if figure is not None:
+        _draw(found.as_dict()["recall"], figure)
 
 
 def _draw(rows: list[dict[str, object]], path: Path) -> None:

@@ -56,7 +56,7 @@ def scan(
     if only_plan:
         reading, _, chosen = prepare(loaded, corpus=read, depth=depth, seed=seed)
         estimate = plan(loaded, reading, chosen)
-        output.print_json(data=estimate.as_dict()) if as_json else output.print(estimate.in_words())
+        typer.echo(json.dumps(estimate.as_dict()) if as_json else estimate.in_words())
         return
     folder = out or Path(f"{loaded.name.replace('/', '--')}.atlas")
     try:
@@ -73,15 +73,15 @@ def scan(
                 show_plan=lambda estimate: errors.print(estimate.in_words()),
             )
     except KeyboardInterrupt:
-        errors.print(f"\nInterrupted. What was done is kept; go on with the same command and --resume (atlas: {folder}).")
+        says = f"\nInterrupted. What was done is kept; go on with the same command and --resume (atlas: {folder})."
+        typer.echo(says, err=True)
         raise typer.Exit(1) from None
     if as_json:
         labels = atlas.labels.select("behaviour", "site", "rung", "q", "note").to_dicts()
-        output.print(json.dumps({"atlas": str(folder), "report": str(folder / "report.html"), "labels": labels}), soft_wrap=True)
+        typer.echo(json.dumps({"atlas": str(folder), "report": str(folder / "report.html"), "labels": labels}))
         return
     output.print(summary(atlas))
-    output.print(
+    typer.echo(
         f"\nAtlas:    {folder}\nReport:   {folder / 'report.html'}  (open it in any browser)\n"
-        f"One head: innerworks show {folder} L10H7",
-        soft_wrap=True,
+        f"One head: innerworks show {folder} L10H7"
     )

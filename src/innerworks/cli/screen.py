@@ -1,9 +1,14 @@
-"""What a person sees while something runs: progress and notices go to standard error, results to standard output."""
+"""What a person sees while something runs: progress and notices go to standard error, results to standard output.
+
+Names of files, models and domains are printed as they are: brackets and colons in them mean nothing to these consoles. What must
+come out letter for letter (paths, JSON) goes past them, through `typer.echo`.
+"""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,10 +24,16 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from innerworks.scan import Step
+if TYPE_CHECKING:
+    from innerworks.scan import Step
 
-errors = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
+
+def console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console that prints what it is given."""
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+errors, output = console(stderr=True), console()
 LINE_EVERY = 10.0  # seconds, where standard error is no terminal
 
 
@@ -43,7 +54,7 @@ class ScanProgress:
             SpinnerColumn(),
             TextColumn("{task.description:<9}"),
             BarColumn(bar_width=28),
-            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[count]}", markup=False),
             _Rate(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -62,7 +73,7 @@ class ScanProgress:
         if errors.is_terminal:
             self._bars.stop()
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: "Step") -> None:
         """Show one step."""
         count = f"{step.done:,.0f}" + (f" / {step.total:,.0f} {step.unit}" if step.total else f" {step.unit}")
         if not errors.is_terminal:
@@ -72,7 +83,7 @@ class ScanProgress:
             self._tasks[step.stage] = self._bars.add_task(step.stage, total=step.total, unit=step.unit, count=count)
         self._bars.update(self._tasks[step.stage], completed=step.done, total=step.total, count=count)
 
-    def _line(self, step: Step, count: str) -> None:
+    def _line(self, step: "Step", count: str) -> None:
         now = time.monotonic()
         began = self._began.setdefault(step.stage, now)
         finished = step.total is not None and step.done >= step.total
@@ -85,7 +96,7 @@ class ScanProgress:
 def waiting(what: str) -> Iterator[None]:
     """Say what is going on while something takes a moment."""
     if errors.is_terminal:
-        with errors.status(what):
+        with errors.status(Text(what)):
             yield
     else:
         errors.print(what)

@@ -25,19 +25,18 @@ def show(
     """
     import json
 
-    from rich.console import Console
-
     from innerworks.atlas import Atlas
+    from innerworks.cli.screen import output
     from innerworks.show.head import as_json as head_as_json
     from innerworks.show.head import page_of
     from innerworks.show.page import head_page, summary
 
-    atlas, console = Atlas.open(folder), Console(highlight=False)
+    atlas = Atlas.open(folder)
     if not as_json:
-        console.print(summary(atlas) if site is None else head_page(atlas, site))
+        output.print(summary(atlas) if site is None else head_page(atlas, site))
         return
     if site is None:
         said = {"labels": atlas.labels.fill_nan(None).to_dicts()}
     else:
         said = head_as_json(page_of(atlas, site), atlas.findings)
-    console.print(json.dumps({"atlas": str(folder), **said}, ensure_ascii=False), soft_wrap=True, markup=False)
+    typer.echo(json.dumps({"atlas": str(folder), **said}, ensure_ascii=False))

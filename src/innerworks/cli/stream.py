@@ -164,7 +164,7 @@ def _show(losses: "StreamingLosses", as_json: bool) -> None:
         if row.measure in SAYS:
             met = "yes" if row.effect_low > row.floor else "no" if row.effect_high < row.floor else "open"
             interval = f"{row.effect:+.3f} [{row.effect_low:+.3f}, {row.effect_high:+.3f}] nats"
-            output.print(f"{SAYS[row.measure]}: {met}. {interval}, n = {row.n} texts", markup=False, soft_wrap=True)
+            output.print(f"{SAYS[row.measure]}: {met}. {interval}, n = {row.n} texts", soft_wrap=True)
 
 
 SAYS = {
@@ -184,19 +184,18 @@ def _beyond(losses: "StreamingLosses", way: str) -> dict[str, float]:
 def _table(losses: "StreamingLosses") -> Any:
     from math import exp
 
-    from rich.markup import escape
     from rich.table import Table
 
     from innerworks.heads.streaming import findings
 
     table = Table(box=None, pad_edge=False, title=f"Each way keeps {losses.cache} tokens", title_justify="left")
     for name in ("way", "nats [95 %]", "perplexity", "beyond recomputation [95 %]"):
-        table.add_column(escape(name), justify="left" if name == "way" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
     for row in findings(losses):
         if row.target is None:
             continue
         more, reference = _beyond(losses, row.target), row.target == "recomputation"
         beyond = "" if reference else f"{more['nats']:+.3f} [{more['low']:+.3f}, {more['high']:+.3f}]"
         interval = f"{row.value:.3f} [{row.effect_low:.3f}, {row.effect_high:.3f}]"
-        table.add_row(row.target.replace("_", " "), escape(interval), f"{exp(row.value):.1f}", escape(beyond))
+        table.add_row(row.target.replace("_", " "), interval, f"{exp(row.value):.1f}", beyond)
     return table

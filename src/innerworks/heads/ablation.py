@@ -41,12 +41,10 @@ Heads = frozenset[Head | Rotated]  # also layer, head, RESTORED: the head as it 
 RESTORED = -1
 MATERIALS = ("random", "text")  # of a reading; others are prompts
 ROWS_AT_ONCE = 256
+UNITS_AT_ONCE = 64  # whose masks are held while some are chosen
 KEPT_BYTES = 256e6  # of runs that may be asked for another metric
 TOP = 10  # predictions that count as confident copies
 CONTEXT = 256  # tokens that a copy may come from
-
-__all__ = ["METRICS", "Ablations", "Head", "Heads", "Rotated", "Trial", "material_of", "read_off", "restored"]
-__all__ += ["run_without", "set_name", "trial"]
 
 
 def restored(head: Head) -> Rotated:
@@ -75,8 +73,9 @@ def trial(model: Model, reading: Reading, *, units: Mapping[str, int], text_toke
     batches, clean, rows, strata, asked, absent = {}, {}, {}, {}, {}, {}
     for material, count in units.items():
         if material in MATERIALS:
-            chosen = _chosen_units(reading, material, count, text_tokens)
-            batch = _batch(reading, chosen, material, text_tokens)
+            windows = _beginnings(reading, material, text_tokens)
+            chosen = _chosen_units(reading, windows, count, material)
+            batch = _batch(windows, chosen, material)
             names = [reading.units[unit].stratum for unit in chosen]
         else:
             try:
@@ -99,19 +98,32 @@ def _prompts(model: Model, material: str, count: int) -> tuple[TextBatch, Asked,
     return prompts.batch_of([one for one in found if one.unit in chosen], material)
 
 
-def _chosen_units(reading: Reading, material: str, count: int, text_tokens: int) -> list[int]:
-    """Confirmation units that have rows for every metric, one of each stratum in turn.
+def _beginnings(reading: Reading, material: str, text_tokens: int) -> dict[int, Window]:
+    """What may be read of each confirmation unit of a material, in the order of the units."""
+    windows = {window.unit: window for window in reversed(reading.windows)}  # the first of each unit
+    units = (i for i, unit in enumerate(reading.units) if (unit.material, unit.half) == (material, "confirmation"))
+    return {unit: _cut(windows[unit], None if material == "random" else text_tokens) for unit in units}
 
-    A metric that fewer units have than can decide anything is not asked for: it would cost the others their units.
+
+def _chosen_units(reading: Reading, windows: Mapping[int, Window], count: int, material: str) -> list[int]:
+    """Units that have rows for every metric, one of each stratum in turn.
+
+    A metric that fewer units have than can decide anything is not asked for: it would cost the others their units. Masks of
+    few units at once are held.
     """
-    all_units = [i for i, unit in enumerate(reading.units) if (unit.material, unit.half) == (material, "confirmation")]
-    rows = _rows(_batch(reading, all_units, material, text_tokens))
-    complete = torch.ones(len(all_units), dtype=torch.bool)
-    for one in rows.values():
-        narrower = complete & one.any(dim=1)
+    units = list(windows)
+    parts = [_has(_batch(windows, units[i : i + UNITS_AT_ONCE], material)) for i in range(0, len(units), UNITS_AT_ONCE)]
+    complete = torch.ones(len(units), dtype=torch.bool)
+    for metric in parts[0]:
+        narrower = complete & torch.cat([part[metric] for part in parts])
         complete = narrower if int(narrower.sum()) >= CONSTANTS.least_units else complete
-    usable = [unit for unit, whole in zip(all_units, complete.tolist(), strict=True) if whole]
+    usable = [unit for unit, whole in zip(units, complete.tolist(), strict=True) if whole]
     return sorted(_in_turn(usable, [reading.units[unit].stratum for unit in usable])[:count])
+
+
+def _has(batch: TextBatch) -> dict[str, Bool[Tensor, " batch"]]:
+    """For each metric, the units that have a row for it."""
+    return {metric: rows.any(dim=1) for metric, rows in _rows(batch).items()}
 
 
 def _in_turn(units: Sequence[int], strata: Sequence[str]) -> list[int]:
@@ -124,10 +136,8 @@ def _in_turn(units: Sequence[int], strata: Sequence[str]) -> list[int]:
     return [unit for _, _, unit in sorted(order)]
 
 
-def _batch(reading: Reading, units: list[int], material: str, text_tokens: int) -> TextBatch:
-    windows = {window.unit: window for window in reversed(reading.windows) if window.unit in units}
-    longest = None if material == "random" else text_tokens
-    return batch_of([_cut(windows[unit], longest) for unit in units], material, "", "confirmation")
+def _batch(windows: Mapping[int, Window], units: Sequence[int], material: str) -> TextBatch:
+    return batch_of([windows[unit] for unit in units], material, "", "confirmation")
 
 
 def _cut(window: Window, longest: int | None) -> Window:

@@ -18,10 +18,10 @@ import numpy as np
 from innerworks.errors import UnsupportedModel
 from innerworks.findings import Finding
 from innerworks.heads import ablation, prompts
-from innerworks.heads.ablation import Ablations, Head, Rotated, Trial
+from innerworks.heads.ablation import Ablations, Rotated, Trial
 from innerworks.heads.bench import Bench, Without
 from innerworks.heads.effect import Effort, climb
-from innerworks.heads.harms import harm_of
+from innerworks.heads.harms import Head, harm_of
 from innerworks.heads.labels import Label, chosen, labels_of, suspects_of
 from innerworks.heads.means import HeadMeans, HeadReference, reference, reference_of
 from innerworks.model import Model

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from innerworks.heads.ablation import Head, Heads, Rotated
-from innerworks.heads.harms import Harm, material_of, metric_of
+from innerworks.heads.ablation import Heads, Rotated
+from innerworks.heads.harms import Harm, Head, material_of, metric_of
 from innerworks.stats import CONSTANTS, Array, Necessity, Selectivity, estimate, necessity, selectivity
 
 Without = Callable[[Iterable[Head | Rotated], str], Array]  # (heads ablated, metric) -> the metric per unit

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from innerworks.heads.ablation import Head, Heads, Rotated
+from innerworks.heads.ablation import Heads, Rotated
+from innerworks.heads.harms import Head
 from innerworks.heads.notes import joined
 from innerworks.stats import CONSTANTS, Array
 

@@ -17,15 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from innerworks.findings import Finding
-from innerworks.heads.bench import Bench, Without
+from innerworks.heads.bench import Bench
 from innerworks.heads.harms import harm_of, judged, material_of
 from innerworks.heads.labels import Key, Label, chosen, labels_of
 from innerworks.heads.notes import joined
 from innerworks.heads.sufficiency import sufficiency_rows
 from innerworks.heads.tries import Compared, Try, alone, groups_of, joint_tries, q_of
 from innerworks.stats import CONSTANTS, Selectivity
-
-__all__ = ["Bench", "Effort", "Label", "Without", "chosen", "climb", "harm_of", "labels_of"]
 
 
 @dataclass(frozen=True, kw_only=True)

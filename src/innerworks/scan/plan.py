@@ -6,14 +6,22 @@ from typing import Any
 
 import torch
 
-from innerworks.heads.ablations_study import EFFORTS
+from innerworks.heads.ablation import KEPT_BYTES, ROWS_AT_ONCE
+from innerworks.heads.ablations_study import EFFORTS, Effort
+from innerworks.heads.composition.study import EFFORT as COMPOSED
+from innerworks.heads.domains.study import EFFORTS as TESTED
+from innerworks.heads.streaming.study import EFFORTS as STREAMED
+from innerworks.heads.suppression.study import EFFORTS as LOOKED
 from innerworks.model import Model
 from innerworks.scan.depth import Depth
 from innerworks.stats import CONSTANTS
 from innerworks.text import Reading
+from innerworks.text.repeats import LENGTH
 
 TRIAL_TOKENS = 256
 OBSERVED = 1.35  # forwards that observing costs, in plain forwards (budget)
+SETS = 2.5  # of heads that are ablated, where every label is tried: so many for each head of the specimen
+KEPT = 900  # bytes for each head and document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +55,17 @@ class Plan:
 
 
 def plan(model: Model, reading: Reading, depth: Depth) -> Plan:
-    """Time two short forwards and add up."""
+    """Time a few short forwards and add up."""
     rate = _tokens_per_second(model)
     effort = EFFORTS[depth.name]
-    labels = effort.candidates or max(10, model.anatomy.layers * model.anatomy.heads // 8)
-    controls = CONSTANTS.controls if effort.shared_controls else min(4 * labels, model.anatomy.layers * model.anatomy.heads)
-    joint = 3 * (2 * CONSTANTS.controls + CONSTANTS.joint_members) if effort.joint else 0
-    ablations = labels + controls + joint
-    trial = effort.units["random"] * 128 + effort.units["text"] * effort.text_tokens
-    seconds = reading.tokens * OBSERVED / rate + ablations * 0.6 * trial / rate
+    trial = effort.units["random"] * LENGTH + effort.units["text"] * effort.text_tokens
+    ablations = _ablations(model, effort)
+    resumed = 0.6 if effort.shared_controls else 0.3  # half of the layers; on all of the trial, or on one material of it
+    work = reading.tokens * OBSERVED + ablations * resumed * trial + _others(reading, depth)
     weights = sum(p.numel() * p.element_size() for p in model.hf.parameters())
     kept = 2 * trial * model.anatomy.layers * model.anatomy.d_model * 4
-    logits = 3 * trial * model.anatomy.vocab * 4
-    units = 8 * len(reading.units) * model.anatomy.layers * model.anatomy.heads * 25
+    logits = 3 * ROWS_AT_ONCE * model.anatomy.vocab * 4
+    units = len(reading.units) * model.anatomy.layers * model.anatomy.heads * KEPT
     return Plan(
         model=model.name,
         parameters=model.anatomy.parameters,
@@ -69,8 +75,30 @@ def plan(model: Model, reading: Reading, depth: Depth) -> Plan:
         tokens=reading.tokens,
         tokens_per_second=rate,
         ablations=ablations,
-        seconds=seconds,
-        gigabytes=(weights + kept + logits + units) / 1e9 + 0.7,
+        seconds=work / rate,
+        gigabytes=(weights + kept + 2 * KEPT_BYTES + logits + units) / 1e9 + 0.7,
+    )
+
+
+def _ablations(model: Model, effort: Effort) -> int:
+    """About how many sets of heads are ablated."""
+    if effort.candidates is not None:
+        return effort.candidates + CONSTANTS.controls
+    return round(SETS * model.anatomy.layers * model.anatomy.heads)
+
+
+def _others(reading: Reading, depth: Depth) -> float:
+    """What the studies that run texts of their own cost, in tokens read once by the whole model; roughly."""
+    if depth.name not in COMPOSED:
+        return 0.0
+    receivers, sequences = COMPOSED[depth.name]
+    looked, tested, streamed = LOOKED[depth.name], TESTED[depth.name], STREAMED[depth.name]
+    documents = sum(unit.material == "text" for unit in reading.units)
+    return (
+        10 * looked.documents * looked.tokens  # a logit lens at several layers, on both halves
+        + 6 * receivers * sequences * LENGTH  # many runs of few layers
+        + documents * tested.tokens * (4 + tested.pairs / 3)  # backwards through one half, ablations on the other
+        + 11 * min(streamed.texts * streamed.cache * streamed.times, reading.tokens_of("text") // 2)  # mostly one by one
     )
 
 

@@ -10,7 +10,7 @@ What is done is saved every few seconds, so an interrupted scan goes on where it
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ from innerworks.model.study import Kept, Study, units_of
 from innerworks.scan.depth import Depth, depth_of
 from innerworks.scan.engine import HALVES, Pass, begin, observe
 from innerworks.scan.plan import Plan, plan
-from innerworks.scan.studies import Results, ask, studies, watch
+from innerworks.scan.studies import Begun, Results, ask, studies, watch
 from innerworks.show import report
 from innerworks.text import Corpus, Reading, TextBatch, read
 
-SAVE_EVERY = 15.0  # seconds
+SAVE_EVERY = 15.0  # seconds; less often where saving would take more than a few per cent of the time
+SAVING = 0.03
 PASS_FILE = f"{schema.PARTIAL}/pass.safetensors"
-DONE = "done"  # beside what a study keeps: is that all of it?
+BESIDE = "scan"  # beside what a study keeps: is that all of it, and the seconds it took
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +123,18 @@ class _Scan:
     out: Unfinished
     settings: Mapping[str, Any]
     progress: Progress
+    spent: dict[str, float] = field(default_factory=dict, init=False)  # seconds by stage, over interruptions
 
     def run(self) -> Atlas:
-        started = time.perf_counter()
+        this_run = _Clock()
         chosen = studies()
         current = self.read(chosen)
-        after_reading = time.perf_counter()
-        results = self.ask(chosen, current)
-        timings = {"reading": current.seconds, "studies": time.perf_counter() - after_reading}
+        self.spent["reading"] = current.seconds
+        results = ask(
+            chosen, self.model, self.reading, current, depth=self.depth.name, seed=self.seed, begun=self.begun, stage=self.stage
+        )
         self.write(results)
-        manifest = self.manifest({**timings, **self.spent, "this_run": time.perf_counter() - started})
+        manifest = self.manifest({**self.spent, "this_run": this_run.total()})
         return self.out.finish(manifest, before=lambda atlas: report.write(atlas, atlas.path / schema.REPORT))
 
     def read(self, chosen: Sequence[Study]) -> Pass:
@@ -147,8 +150,7 @@ class _Scan:
             current.seconds = clock.total()
             tokens = sum(sizes[: current.batches])
             self.progress(Step(stage="reading", done=tokens, total=self.reading.tokens, unit="tokens"))
-            if clock.save_due():
-                self.save_pass(current)
+            clock.save(lambda: self.save_pass(current))
 
         observe(self.model, self.reading, instruments, current, after_batch=after_batch)
         self.save_pass(current)
@@ -158,38 +160,23 @@ class _Scan:
         arrays = {f"{name}.{key}": x.numpy(force=True) for name, state in current.states.items() for key, x in state.items()}
         self.out.write_arrays(PASS_FILE, arrays, {"batches": current.batches, "seconds": current.seconds})
 
-    def ask(self, chosen: Sequence[Study], current: Pass) -> Results:
-        """Ask every study; what each keeps is written as it goes, so that an interrupted scan need not measure it again."""
-        self.spent: dict[str, float] = {}
-        clocks: dict[str, _Clock] = {}
+    def begun(self, name: str) -> Begun:
+        """Where a study is taken up; from now on its time counts, and what it keeps is written as it goes."""
+        found = self.out.read_arrays(partial_file(name))
+        arrays, about = ({}, {}) if found is None else found
+        beside = about.pop(BESIDE, {"done": False, "seconds": 0.0})
+        clock = _Clock(beside["seconds"])
+        self.spent[name] = beside["seconds"]
 
-        def saved(name: str) -> tuple[Kept, bool] | None:
-            clocks[name] = _Clock()
-            found = self.out.read_arrays(partial_file(name))
-            if found is None:
-                return None
-            arrays, about = found
-            return Kept(arrays=arrays, about={key: x for key, x in about.items() if key != DONE}), bool(about[DONE])
+        def save(kept: Kept, done: bool) -> None:
+            seconds = self.spent[name] = clock.total()
+            about = {**kept.about, BESIDE: {"done": done, "seconds": seconds}}
+            clock.save(lambda: self.out.write_arrays(partial_file(name), kept.arrays, about), now=done)
 
-        def save(name: str, kept: Kept, done: bool) -> None:
-            if done or clocks[name].save_due():
-                self.out.write_arrays(partial_file(name), kept.arrays, {**kept.about, DONE: done})
-            self.spent[name] = clocks[name].total()
+        return Begun(kept=None if found is None else Kept(arrays=arrays, about=about), done=beside["done"], save=save)
 
-        def stage(name: str, done: int, total: int | None, unit: str) -> None:
-            self.progress(Step(stage=name, done=done, total=total, unit=unit))
-
-        return ask(
-            chosen,
-            self.model,
-            self.reading,
-            current,
-            depth=self.depth.name,
-            seed=self.seed,
-            saved=saved,
-            save=save,
-            stage=stage,
-        )
+    def stage(self, name: str, done: int, total: int | None, unit: str) -> None:
+        self.progress(Step(stage=name, done=done, total=total, unit=unit))
 
     def write(self, results: Results) -> None:
         units = units_of(self.reading)
@@ -254,17 +241,20 @@ class _Clock:
     """Seconds spent, over interruptions, and when to save next."""
 
     def __init__(self, before: float = 0.0) -> None:
-        self._start = self._saved = time.perf_counter()
-        self._before = before
+        self._start = time.perf_counter() - before
+        self._due = time.perf_counter() + SAVE_EVERY
 
     def total(self) -> float:
-        return self._before + time.perf_counter() - self._start
+        return time.perf_counter() - self._start
 
-    def save_due(self) -> bool:
-        if time.perf_counter() - self._saved < SAVE_EVERY:
-            return False
-        self._saved = time.perf_counter()
-        return True
+    def save(self, write: Callable[[], None], *, now: bool = False) -> None:
+        """Save if it is time to."""
+        began = time.perf_counter()
+        if not now and began < self._due:
+            return
+        write()
+        ended = time.perf_counter()
+        self._due = ended + max(SAVE_EVERY, (ended - began) / SAVING)
 
 
 def _restore(current: Pass, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:

@@ -50,6 +50,18 @@ class Results:
     findings: list[Finding] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """How far a study was when it was interrupted, and where it keeps what it has.
+
+    kept: what it had measured; done: whether that is all. save: called with the same.
+    """
+
+    kept: Kept | None = None
+    done: bool = False
+    save: Callable[[Kept, bool], None] = lambda kept, done: None
+
+
 def ask(
     chosen: Sequence[Study],
     model: Model,
@@ -58,20 +70,15 @@ def ask(
     *,
     depth: str,
     seed: int,
-    saved: Callable[[str], tuple[Kept, bool] | None] = lambda name: None,
-    save: Callable[[str, Kept, bool], None] = lambda name, kept, done: None,
+    begun: Callable[[str], Begun] = lambda name: Begun(),
     stage: Stage = lambda name, done, total, unit: None,
 ) -> Results:
-    """Measure and decide every study in turn, once the text is read.
-
-    saved: what a study had kept before an interruption, and whether that was all; save is called with the same.
-    """
+    """Measure and decide every study in turn, once the text is read. begun: called with a study's name when its turn comes."""
     results, units = Results(), units_of(reading)
     for study in chosen:
-        name, before = study.name, saved(study.name)
-        if before is not None and before[1]:
-            kept = before[0]
-        else:
+        name, before = study.name, begun(study.name)
+        kept = before.kept if before.done else None
+        if kept is None:
             given = Given(
                 model=model,
                 reading=reading,
@@ -79,12 +86,12 @@ def ask(
                 before=results.findings,
                 depth=depth,
                 seed=seed,
-                saved=None if before is None else before[0],
-                save=lambda kept, name=name: save(name, kept, False),
+                saved=before.kept,
+                save=lambda kept, before=before: before.save(kept, False),
                 step=lambda done, total, unit, name=name: stage(name, done, total, unit),
             )
             kept = study.measure(given)
-            save(name, kept, True)
+            before.save(kept, True)
         results.kept[name] = kept
         results.findings = study.findings(kept, units, results.findings)
     return results

@@ -72,7 +72,7 @@ def claim_page(atlas: Atlas, claim: str) -> RenderableType:
     for name in ("", "clause", "found"):
         table.add_column(name, overflow="fold")
     for one in entry.evidence:
-        table.add_row(MARKS[one["answer"]], one["clause"], one["says"])
+        table.add_row(MARKS[one["answer"]], Text(one["clause"]), Text(one["says"]))
     return Group(
         Text(f"{entry.id} {entry.title}: {entry.verdict}", style=STYLES[entry.verdict]),
         Text(entry.statement),

@@ -120,6 +120,8 @@ def _read(path: Path) -> list[Document]:
             return [Document(id=id, text=text, trees=trees) for id, text, trees in read_conllu(path, _utf8(path))]
     except FileNotFoundError as error:
         raise TextError(f"There is no file {path}.") from error
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}.") from error
     raise TextError(f"{path}: what can be read is .jsonl, .txt, or a folder of .txt files; and .conllu, for gold syntax.")
 
 
@@ -136,12 +138,12 @@ def _json_lines(path: Path) -> Iterator[Document]:
             continue
         try:
             row = json.loads(line)
-            text = row["text"]
-            assert isinstance(text, str)
-        except (ValueError, KeyError, TypeError, AssertionError) as error:
-            raise TextError(f'{path}, line {number}: not a JSON object with a string "text".') from error
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise TextError(f'{path}, line {number}: not a JSON object with a string "text".')
         group = None if row.get("group") is None else str(row["group"])
-        yield Document(id=str(row.get("id", number)), text=text, domain=str(row.get("domain", "text")), group=group)
+        yield Document(id=str(row.get("id", number)), text=row["text"], domain=str(row.get("domain", "text")), group=group)
 
 
 def _with_words(name: str, documents: list[Document]) -> list[Document]:

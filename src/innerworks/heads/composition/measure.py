@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from innerworks.heads.ablation import Head
 from innerworks.heads.composition.path_patching import patched_streams
 from innerworks.heads.composition.plan import Plan, name_of
 from innerworks.heads.composition.removal import Bench, Reads
 from innerworks.heads.composition.written import Sender
+from innerworks.heads.harms import Head
 from innerworks.sites import head_site
 
 Matches = dict[str, np.ndarray]

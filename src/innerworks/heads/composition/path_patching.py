@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from innerworks.heads.ablation import Head
 from innerworks.heads.composition.removal import Bench
 from innerworks.heads.composition.stopping import up_to
+from innerworks.heads.harms import Head
 from innerworks.model.edit import Edit, patch
 from innerworks.sites import Site
 

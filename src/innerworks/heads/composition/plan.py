@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from innerworks.findings import Finding
-from innerworks.heads.ablation import Head, set_name
+from innerworks.heads.ablation import set_name
 from innerworks.heads.composition.written import Sender
 from innerworks.heads.controls import control_groups, how_matched, matched
+from innerworks.heads.harms import Head
 from innerworks.stats import CONSTANTS, Array
 
 

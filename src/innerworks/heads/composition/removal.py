@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from innerworks.heads import masks
-from innerworks.heads.ablation import Head
 from innerworks.heads.composition.stopping import up_to
 from innerworks.heads.composition.written import Sender, Writing
+from innerworks.heads.harms import Head
 from innerworks.model import Mean, Model
 from innerworks.model.edit import Change
 from innerworks.sites import Site

@@ -20,7 +20,8 @@ from jaxtyping import Float
 from scipy.stats import special_ortho_group
 from torch import Tensor
 
-from innerworks.heads.ablation import Head, Rotated
+from innerworks.heads.ablation import Rotated
+from innerworks.heads.harms import Head
 from innerworks.model import Mean, Model, Run
 from innerworks.model.norms import Norm
 from innerworks.sites import Site, head_site

@@ -295,7 +295,8 @@ def _further(atlas: Atlas, name: str) -> tuple[Figure, ...]:
             if not given[1]:  # it was, but the study could not be asked of this model
                 continue
         figure = drawing.draw(*given)
-        if figure.data:
+        traces: Any = figure.data
+        if any(trace.x is None or len(trace.x) for trace in traces):
             result.append(_figure(f"{name}-further-{i}", figure, title=drawing.title, says=drawing.says, width=drawing.width))
     return tuple(result)
 
