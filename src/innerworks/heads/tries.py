@@ -127,11 +127,12 @@ def group_of(labels: Sequence[Label], bench: Bench, rng: np.random.Generator) ->
     harm = harm_of(labels[0].behaviour, top, bench.watchers)
     removed = bench.removed[material_of(harm.metric)]
     layers, per_layer = removed.shape
-    drawn = control_groups(heads, bench.suspects, (layers, per_layer), rng)
+    highest = _highest(harm, top)
+    drawn = control_groups(heads, bench.suspects, (layers if highest is None else highest + 1, per_layer), rng)
     if drawn is None:
         return None
     compared = compare(pair, [(one, NOTHING) for one in drawn.groups], harm, bench, overlap=drawn.overlap)
-    extra = matched(heads, bench.suspects, removed, highest=_highest(harm, top))
+    extra = matched(heads, bench.suspects, removed, highest=highest)
     return Group(labels=strongest, harm=harm, compared=compared, extra=extra, note=drawn.note)
 
 

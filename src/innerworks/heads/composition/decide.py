@@ -102,10 +102,10 @@ def _against_controls(
         df=found.df,
         null=found.control,
         null_kind="control heads" if len(some) == 1 else "control groups",
-        p=found.p,
+        p=found.p if len(controls) >= CONSTANTS.controls else 1.0,
         mde=found.mde,
         ablation="mean" if measure != "path_patching" else "resample",
-        note=joined(plan.note, f"{len(controls)} controls", _few(found.n), _guard(found)),
+        note=joined(plan.note, _counted(len(controls)), _few(found.n), _guard(found)),
     )
 
 
@@ -180,6 +180,10 @@ def _with_q(rows: Sequence[Finding]) -> list[Finding]:
         adjusted = adjust(np.array([1.0 if (p := rows[number].p) is None else p for number in mine]))
         q |= dict(zip(mine, adjusted.tolist(), strict=True))
     return [replace(row, q=q[number]) for number, row in enumerate(rows)]
+
+
+def _counted(controls: int) -> str:
+    return f"{controls} controls" + ("" if controls >= CONSTANTS.controls else ": too few to decide")
 
 
 def _few(n: int) -> str:

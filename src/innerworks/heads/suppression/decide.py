@@ -54,15 +54,16 @@ FLOORS: dict[str, float] = {
 
 
 def anti_copiers(before: Sequence[Finding]) -> dict[Head, float]:
-    """The heads whose OV circuit anti-copies by its weights, with its p: those labelled for it first, then the strongest.
+    """The heads whose OV circuit anti-copies by its weights, with its p, the strongest first.
 
+    By weights alone: whether they are labelled for it was decided on the documents that this study confirms on.
     Not those of layer 0: nothing is predicted before it. The stream there is the current token, and what the lens
     names are tokens like that one (a head that looks from a comma back at full stops would pass).
     """
     rows = [one for one in before if (one.behaviour, one.measure) == ("anti_copying", "eigenvalue")]
     p = np.array([1.0 if one.p is None or one.effect <= one.floor else one.p for one in rows])
     passed = [(one, float(own)) for one, own, q in zip(rows, p, adjust(p), strict=True) if q <= CONSTANTS.level and one.layer]
-    passed.sort(key=lambda pair: (-pair[0].rung, -pair[0].effect))
+    passed.sort(key=lambda pair: -pair[0].effect)
     return {(int(one.layer or 0), int(one.index or 0)): own for one, own in passed}
 
 
