@@ -14,6 +14,7 @@ from innerworks.atlas import Atlas
 from innerworks.errors import AtlasError
 from innerworks.findings import frame
 from innerworks.show import report
+from innerworks.show.figures import suppression
 from innerworks.show.report import content, embedded
 
 
@@ -202,8 +203,13 @@ def test_plugged_in_figures_take_what_their_studies_keep():
     points = np.array([[[0.3, -0.1, 0.2, 1.0], [0.2, 0.0, 0.0, 0.0]]])
     kept = {
         "suppression": (
-            {"heads": np.array([[1, 0]]), "by_probability": np.ones((3, 1, 2, 3)), "points": points},
-            {"bins": [0.0, 0.5, 1.1]},
+            {
+                "heads": np.array([[1, 0]]),
+                "by_probability": np.ones((3, 1, 2, 3)),
+                "points": points,
+                "bins": np.ones((2, 3, 15, 3)),
+            },
+            {"bins": [0.0, 0.5, 1.1], "runs": ["clean", "L1H0"]},
         ),
         "composition": ({}, {}),
         "streaming": ({"divergence/sinks_4": np.ones((4, 16))}, {}),
@@ -219,3 +225,5 @@ def test_plugged_in_figures_take_what_their_studies_keep():
             figure = drawing.draw(given, *kept[drawing.arrays])
             assert bool(figure.data) == (drawing.arrays != "composition")
             assert name != "copy_suppression" or figure.layout.title.text == "L1H0"
+    (_, about), *_ = kept.values()
+    assert not suppression.reliability_of_nearest(frame(suppressors), {}, {**about, "runs": ["clean"]}).data  # without a label

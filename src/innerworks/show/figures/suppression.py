@@ -35,6 +35,14 @@ def lowering_of_nearest(findings: "polars.DataFrame", arrays: Arrays, about: Map
     return go.Figure() if site is None else lowering(arrays, site).update_layout(title={"text": site, "font": {"size": 13}})
 
 
+def reliability_of_nearest(findings: "polars.DataFrame", arrays: Arrays, about: Mapping[str, Any]) -> go.Figure:
+    """Draw `reliability` for the same head, where it was ablated: only labelled ones are."""
+    site = nearest(findings)
+    if site is None or site not in about.get("runs", ()):
+        return go.Figure()
+    return reliability(arrays, about, site).update_layout(title={"text": site, "font": {"size": 13}})
+
+
 def nearest(findings: "polars.DataFrame") -> str | None:
     """The head whose weaker of two effects on attention, against either null, is the largest: a label needs both."""
     import polars as pl

@@ -72,6 +72,12 @@ FIGURES: dict[str, tuple[Drawing, ...]] = {
             draw=suppression.lowering_of_nearest,
             arrays="suppression",
         ),
+        Drawing(
+            title="Does the model know how often it is right, with it and without?",
+            says="Share of right answers less the probability given to them, by that probability, with and without the head.",
+            draw=suppression.reliability_of_nearest,
+            arrays="suppression",
+        ),
     ),
     "composition": (
         Drawing(
