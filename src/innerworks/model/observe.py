@@ -1,6 +1,6 @@
 """The Instrument: watches a pass over text and keeps sums; a `Study` turns them into findings.
 
-States are named arrays of sums: of fixed size, or with one row per unit (about 200 kB per document for 1,000 heads),
+States are named arrays of sums: of fixed size, or with one row per unit (about 0.5 MB per document for 1,000 heads),
 so two shards of a reading merge by addition, and a scan can stop and go on anywhere.
 Per-unit sums have one row per unit; a shard that never saw a unit holds zeros there.
 """
