@@ -49,7 +49,7 @@ def given(phantom: Any) -> Given:
 def smaller() -> Iterator[None]:
     """Fewer and shorter units at standard, which asks for the most: seconds instead of half a minute."""
     whole = dict(EFFORTS)
-    units = {"random": 12, "text": 12, "agreement": 24, "lists": 24}
+    units = {"random": 12, "text": 12, "agreement": 14, "lists": 24}
     EFFORTS["standard"] = replace(whole["standard"], units=units, text_tokens=48)
     yield
     EFFORTS.update(whole)
@@ -173,7 +173,7 @@ def relations(agreeing_tokenizer: Callable[..., Any], tiny_hf: Any, make_reading
 
 def test_on_a_random_model_no_relation_is_necessary_for_agreement(relations: Given) -> None:
     kept = AblationStudy().measure(relations)
-    assert len(kept.about["strata"]["agreement"]) == 24 and "removed/agreement" in kept.arrays
+    assert len(kept.about["strata"]["agreement"]) == 14 and "removed/agreement" in kept.arrays
     findings = AblationStudy().findings(kept, units_of(relations.reading), relations.before)
     assert {one.rung for one in findings if one.measure == "attention"} == {1}
     harms = [one for one in findings if one.measure == "harm"]
