@@ -36,7 +36,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "floor": ("Float64", "the effect that must be exceeded, not merely zero (collateral: the ratio that must be reached)"),
     "p": ("Float64", "of: the effect is at most the floor"),
     "mde": ("Float64", "the smallest true effect that this much text would have found (power .9 at p .005)"),
-    "q": ("Float64", "after false-discovery control, whose rate holds for the chapter; a label needs q <= .05"),
+    "q": ("Float64", "after false-discovery control over the study that labels; a label needs q <= .05"),
     "rung": ("Int32", "of the label as a whole: 0 none, 1 seen, 2 necessary, 3 selective"),
     "half": ("String", "discovery or confirmation"),
     "ablation": ("String", "none, mean, resample, zero"),

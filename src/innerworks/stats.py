@@ -153,16 +153,15 @@ def simes(p: Array) -> float:
     return float(adjust(p).min()) if len(p) else 1.0
 
 
-def family_q(p_by_family: Mapping[str, Array], *, share: float = 1.0) -> dict[str, Array]:
+def family_q(p_by_family: Mapping[str, Array]) -> dict[str, Array]:
     """Two-level false-discovery control: families by Simes and BH, then BH within the selected ones.
 
-    `q = min(1, p_BH * F / R / share)` with F families, R of them selected; a label needs q <= .05. share: of the level, where
-    several calls must keep to it together.
+    `q = min(1, p_BH * F / R)` with F families, R of them selected; a label needs q <= .05.
     """
     families = list(p_by_family)
     of_family = np.array([simes(p_by_family[family]) for family in families])
-    selected = int((adjust(of_family) <= CONSTANTS.level * share).sum())
-    factor = len(families) / max(selected, 1) / share
+    selected = int((adjust(of_family) <= CONSTANTS.level).sum())
+    factor = len(families) / max(selected, 1)
     return {family: np.minimum(1.0, adjust(p_by_family[family]) * factor) for family in families}
 
 

@@ -106,8 +106,8 @@ def test_candidates_must_pass_on_both_materials_too() -> None:
     assert not decide.candidates(text, KINDS["induction"]).any()
 
 
-def test_the_p_of_a_label_is_the_larger_one_and_q_that_of_the_study() -> None:
-    from innerworks.heads.shares import study_q
+def test_the_p_of_a_label_is_the_larger_one_and_q_that_of_the_whole_chapter() -> None:
+    from innerworks.stats import family_q
 
     t = table(planted=PLANTED, spread=0.15)
     found = decide.findings(t)
@@ -120,7 +120,7 @@ def test_the_p_of_a_label_is_the_larger_one_and_q_that_of_the_study() -> None:
         )
         untested = [f for f in found if f.behaviour == kind.behaviour and f.site not in sites]
         assert all(f.q is None and f.rung == 0 for f in untested)
-    q_of = study_q("seen", p_of)
+    q_of = family_q(p_of)
     for kind in KINDS.values():
         for test in {(f.material, f.measure) for f in found if f.behaviour == kind.behaviour}:
             rows = [f for f in found if f.behaviour == kind.behaviour and (f.material, f.measure) == test]

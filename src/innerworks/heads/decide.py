@@ -5,7 +5,7 @@
 2. Candidates: heads whose effect on discovery exceeds the floor and two standard errors, on every material of the kind and
    against each of its nulls.
 3. On confirmation each candidate is tested against the floor; with two materials or nulls p is the largest.
-4. False discoveries are controlled over kinds and heads together (`shares.py`); a head with q <= .05 is *seen*.
+4. False discoveries are controlled over kinds and heads together (`stats.family_q`); a head with q <= .05 is *seen*.
 
 Everything is a function of `heads_by_unit`, which every atlas keeps, so all of it can be computed again.
 """
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from innerworks.findings import Finding
 from innerworks.heads.kinds import COLUMNS, KINDS, MEASURES, OFFSETS, Kind, Null
-from innerworks.heads.shares import study_q
 from innerworks.sites import head_site
-from innerworks.stats import CONSTANTS, Array, Estimate, Half, estimate
+from innerworks.stats import CONSTANTS, Array, Estimate, Half, estimate, family_q
 
 Candidates = NDArray[np.bool_]
 
@@ -131,7 +130,7 @@ def findings(table: HeadsByUnit) -> list[Finding]:
     }
     picked = {kind.behaviour: candidates(table, kind) for kind in KINDS.values()}
     p_of = {kind.behaviour: _worst_p(kind, confirmed) for kind in KINDS.values()}
-    q_of = study_q("seen", {behaviour: p_of[behaviour][picked[behaviour]] for behaviour in KINDS})
+    q_of = family_q({behaviour: p_of[behaviour][picked[behaviour]] for behaviour in KINDS})
     rows: list[Finding] = []
     for kind in KINDS.values():
         q = np.full(picked[kind.behaviour].shape, np.nan)

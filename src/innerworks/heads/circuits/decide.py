@@ -6,7 +6,7 @@
 2. In context: the direct effect must exceed its floor over units (documents; lists). Discovery picks candidates, confirmation
    tests.
 3. A label needs both: p is the larger one (1 for what is no candidate), false discoveries are controlled over all heads and
-   the three families (`heads/shares.py`). That is rung 1: weights alone label nothing.
+   the three families (`stats.family_q`). That is rung 1: weights alone label nothing.
 4. Beside the label: `top_k` and the fall of succession without the first feed-forward's part (`through_first_mlp`) are
    controlled by themselves and show the label's rung only where they pass too.
 
@@ -23,10 +23,9 @@ from innerworks.findings import Finding
 from innerworks.heads.circuits.measure import Arrays, read_about
 from innerworks.heads.circuits.nulls import FAMILIES, p_of
 from innerworks.heads.notes import joined
-from innerworks.heads.shares import study_q
 from innerworks.model.study import Units
 from innerworks.sites import head_site
-from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate
+from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, family_q
 
 #: measure -> the effect that must be exceeded, fixed before any model was scored.
 FLOORS: dict[str, float] = {
@@ -122,7 +121,7 @@ def findings(arrays: Arrays, units: Units = ()) -> list[Finding]:
         parts["successor"] = _successor_parts(arrays)
     shape = arrays["copying/eigenvalue"].shape[1:]
     p = {behaviour: _p_of_label(weights, context).ravel() for behaviour, (weights, context) in parts.items()}
-    q = study_q("circuits", p)
+    q = family_q(p)
     labels = {
         behaviour: Label(weights=weights, context=context, q=q[behaviour].reshape(shape))
         for behaviour, (weights, context) in parts.items()

@@ -1,7 +1,7 @@
 """Which heads serve a domain? From harms by document to findings, as pure arithmetic.
 
 1. Rung 1: on confirmation documents, every pair that was ablated is held against the floor and the ratio (`contrast.py`).
-   False discoveries are controlled over domains and pairs (`heads/shares.py`; a domain of which no pair was tried counts).
+   False discoveries are controlled over domains and pairs (`stats.family_q`; a domain of which no pair was tried counts).
    The score is an ablation already, so this rung says more than *seen*: losing the head costs this domain, and little else.
 2. Rung 2: the harm to the domain's documents is beyond that of 20 matched heads of neighbouring layers (`stats.necessity`).
 3. Rung 3: harm elsewhere is little by `stats.selectivity`, whose limit is stricter than the ratio: at most .01 nats.
@@ -19,10 +19,9 @@ import numpy as np
 from innerworks.findings import Finding
 from innerworks.heads.domains.contrast import FLOOR, Contrast, contrast, ratio_interval
 from innerworks.heads.notes import joined
-from innerworks.heads.shares import study_q
 from innerworks.model.study import Kept, Units
 from innerworks.sites import head_site
-from innerworks.stats import CONSTANTS, Array, Estimate, Necessity, adjust, estimate, necessity, selectivity
+from innerworks.stats import CONSTANTS, Array, Estimate, Necessity, adjust, estimate, family_q, necessity, selectivity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class Harms:
         q: dict[tuple[str, int, int], float] = {}
         families = {domain: [pair for pair in self.pairs if pair[0] == domain] for domain in self.domains}
         p_of = {domain: np.array([found[pair].p for pair in pairs]) for domain, pairs in families.items()}
-        by_family = study_q("domains", p_of)
+        by_family = family_q(p_of)
         for domain, pairs in families.items():
             q |= dict(zip(pairs, by_family[domain].tolist(), strict=True))
         return [Tested(domain=pair[0], layer=pair[1], head=pair[2], found=found[pair], q=q[pair]) for pair in self.pairs]

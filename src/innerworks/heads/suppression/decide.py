@@ -21,10 +21,9 @@ import numpy as np
 from innerworks.findings import Finding
 from innerworks.heads.harms import Head
 from innerworks.heads.notes import joined
-from innerworks.heads.shares import study_q
 from innerworks.model.study import Units
 from innerworks.sites import head_site
-from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, upper_tail
+from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, family_q, upper_tail
 
 Arrays = Mapping[str, np.ndarray]
 BEHAVIOUR = "copy_suppression"
@@ -128,7 +127,7 @@ def labels(arrays: Arrays, units: Units, before: Sequence[Finding]) -> dict[Head
         if head in weights and all(one.picked(number) for one in both):
             tested = [float(one.half("confirmation", number)[0].p_above(FLOORS[one.measure])) for one in both]
             p[head] = max(weights[head], *tested)
-    q = study_q("suppression", {BEHAVIOUR: np.array(list(p.values()))})[BEHAVIOUR]
+    q = family_q({BEHAVIOUR: np.array(list(p.values()))})[BEHAVIOUR]
     return {**dict.fromkeys(heads, 1.0), **dict(zip(p, q.tolist(), strict=True))}
 
 

@@ -5,7 +5,7 @@
    documents. The effect is the difference (Voita et al. 2019, arXiv:1905.09418; Clark et al. 2019, arXiv:1906.04341).
 2. Candidates: heads whose effect on discovery exceeds the floor and two standard errors.
 3. On confirmation each candidate is tested against the floor; false discoveries are controlled over relations and heads together
-   (`heads/shares.py`: a family is a relation and direction). A head with q <= .05 is *seen*.
+   (`stats.family_q`: a family is a relation and direction). A head with q <= .05 is *seen*.
 
 Documents without an arc of a relation say nothing of it; all others count the same, however many arcs they have. Where they have
 few, head and offset often find the same number of them. Such ties are neither for nor against, so the guard on signs
@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from innerworks.findings import Finding
-from innerworks.heads.shares import study_q
 from innerworks.sites import head_site
-from innerworks.stats import CONSTANTS, Array, Estimate, Half, estimate
+from innerworks.stats import CONSTANTS, Array, Estimate, Half, estimate, family_q
 from innerworks.text.syntax import ALL_OFFSETS, Offset
 
 #: Accuracy above the best offset, fixed before any model was seen: what Voita et al. 2019 ask of a syntactic head.
@@ -91,7 +90,7 @@ def findings(table: ArcsByUnit) -> list[Finding]:
     confirmed = [effect(table, i, "confirmation") for i in range(len(table.relations))]
     picked = [candidates(table, i) for i in range(len(table.relations))]
     p = {name: confirmed[i].estimate.p_above(FLOOR)[picked[i]] for i, name in enumerate(table.relations)}
-    q_of = study_q("syntax", p)
+    q_of = family_q(p)
     rows: list[Finding] = []
     for i, name in enumerate(table.relations):
         q = np.full(picked[i].shape, np.nan)
