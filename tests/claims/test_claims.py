@@ -69,6 +69,12 @@ class TestSomeExist:
         unsure = row("L1H1", behaviour="offset_2", effect_high=1.0)
         assert ask(some("x", ("induction", "offset_2")), *NOTHING, unsure).answer == "open"
 
+    def test_of_weights_the_number_itself_is_the_bound(self):
+        one = dict(null_kind="mismatched parts", n=1, df=1, effect=0.01, effect_low=0.01, effect_high=0.01, mde=0.02)
+        assert ask(some("x", "induction"), *[row(f"L0H{head}", **one) for head in range(4)]).answer == "no"
+        large = row("L0H4", **{**one, "effect": 0.05, "effect_high": 0.05})
+        assert ask(some("x", "induction"), row(**one), large).answer == "open"
+
     def test_nothing_measured_is_open(self):
         assert ask(some("x", "induction")).answer == "open"
 

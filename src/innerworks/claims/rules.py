@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars
 
 HARMS = ("harm", "joint_harm", "marginal_harm")
+WEIGHTS = "mismatched parts"  # the null of what is read off weights, which have no units
 SHOWN = 4  # sites named in a sentence
 POWERED = 0.90  # share of components that must have had the power to show twice the floor
 PLANTED = frozenset({"previous_token", "duplicate_token", "induction", "first_token"})  # kinds whose phantoms are found
@@ -125,7 +126,7 @@ def _enough() -> "polars.Expr":
     """Units enough to decide; weights have none."""
     import polars as pl
 
-    return (pl.col("n") >= CONSTANTS.least_units) | (pl.col("null_kind") == "mismatched parts")
+    return (pl.col("n") >= CONSTANTS.least_units) | (pl.col("null_kind") == WEIGHTS)
 
 
 def _of(kinds: Sequence[str]) -> "polars.Expr":
@@ -168,12 +169,16 @@ def _absent(says: str, rows: "polars.DataFrame", phantom: bool) -> Evidence:
 
 
 def _excluded(rows: "polars.DataFrame") -> tuple[bool, float]:
-    """Is an effect of twice the floor excluded for every component? And the largest that is not."""
+    """Is an effect of twice the floor excluded for every component? And the largest that is not.
+
+    Weights are no sample: there the number itself is the bound.
+    """
     rows = rows.drop_nulls(["df", "effect", "effect_high"])
-    if rows.is_empty() or int(rows["n"].min() or 0) < CONSTANTS.least_units:  # pyright: ignore[reportArgumentType]
+    weights = not rows.is_empty() and bool((rows["null_kind"] == WEIGHTS).all())
+    if rows.is_empty() or not weights and int(rows["n"].min() or 0) < CONSTANTS.least_units:  # pyright: ignore[reportArgumentType]
         return False, float("inf")
     effect, high, df = (rows[name].to_numpy().astype(float) for name in ("effect", "effect_high", "df"))
-    se = (high - effect) / stdtrit(df, 1 - CONSTANTS.level / 2)
+    se = np.zeros_like(effect) if weights else (high - effect) / stdtrit(df, 1 - CONSTANTS.level / 2)
     bound = float(np.max(effect + stdtrit(df, 1 - CONSTANTS.level / len(rows)) * se))
     floor = float(rows["floor"][0])
     powered = float((rows["mde"].fill_null(float("inf")).to_numpy() <= 2 * floor).mean())
