@@ -35,6 +35,7 @@ FLOORS = {
     "k_composition_share": 0.50,  # "most of it"
 }
 STRATUM = "random"
+LEAST_CONTROLS = 10  # rotations have no path of their own, so small models have fewer than 20; as few as these decide
 
 
 def findings(
@@ -102,7 +103,7 @@ def _against_controls(
         df=found.df,
         null=found.control,
         null_kind="control heads" if len(some) == 1 else "control groups",
-        p=found.p if len(controls) >= CONSTANTS.controls else 1.0,
+        p=found.p if len(controls) >= LEAST_CONTROLS else 1.0,
         mde=found.mde,
         ablation="mean" if measure != "path_patching" else "resample",
         note=joined(plan.note, _counted(len(controls)), _few(found.n), _guard(found)),
@@ -183,7 +184,7 @@ def _with_q(rows: Sequence[Finding]) -> list[Finding]:
 
 
 def _counted(controls: int) -> str:
-    return f"{controls} controls" + ("" if controls >= CONSTANTS.controls else ": too few to decide")
+    return f"{controls} controls" + ("" if controls >= LEAST_CONTROLS else ": too few to decide")
 
 
 def _few(n: int) -> str:
