@@ -6,10 +6,7 @@
 3. Each is alternated with the plain forward in one process; medians of the ratios are printed, beside `run_each`, which
    computes all heads of a layer together.
 
-Budgets are for one thread: what a patch of few rows costs is the reading of the weights, which more threads do not make faster,
-while they do make the forward faster that it is measured in.
-
-python benchmarks/patching.py [--model NAME] [--pairs 9] [--threads 1]
+python benchmarks/patching.py [--model NAME] [--pairs 9] [--threads 2]
 """
 
 import argparse
@@ -32,7 +29,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--model", default="smollm2-135m-instruct")
     options.add_argument("--pairs", type=int, default=9)
-    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--threads", type=int, default=2)
     options.add_argument("--json", action="store_true")
     asked = options.parse_args()
     torch.set_num_threads(asked.threads)

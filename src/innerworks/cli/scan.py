@@ -36,7 +36,7 @@ def scan(
     \b
     Examples:
       innerworks scan                                  the default specimen, thoroughly (first see --plan)
-      innerworks scan --depth quick                    less of it, in about 4 minutes on two cores
+      innerworks scan --depth quick                    less of it, in a few minutes on two cores
       innerworks scan ./my-model -o my.atlas --plan    what would it cost?
     """
     from innerworks.cli.screen import ScanProgress, errors, output, waiting
