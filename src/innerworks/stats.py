@@ -224,7 +224,6 @@ def necessity(
 class Selectivity:
     """Does the ablation harm little else? A non-inferiority test, not a missing star."""
 
-    verdict: Literal["pass", "fail", "not decided"]
     elsewhere: float  # nats of harm where the behaviour does not apply
     elsewhere_low: float  # 95 % interval
     elsewhere_high: float
@@ -234,6 +233,20 @@ class Selectivity:
     ratio_low: float  # bootstrap 5 % bound
     ratio_high: float
     n: int
+
+    @property
+    def verdict(self) -> Literal["pass", "fail", "not decided"]:
+        """Little harm for sure, and many times less than where the behaviour applies; or for sure not; or neither."""
+        least = CONSTANTS.selectivity_ratio
+        if self.bound <= self.limit and self.ratio_low >= least:
+            return "pass"
+        lower_bound = 2 * self.elsewhere - self.bound
+        return "fail" if lower_bound > self.limit or self.ratio_high < least else "not decided"
+
+
+def collateral_limit(controls_elsewhere: Sequence[float] | Array) -> float:
+    """How much harm elsewhere counts as little: what an upper quantile of the controls does, or more where they do less."""
+    return max(CONSTANTS.collateral_limit, float(np.quantile(controls_elsewhere, CONSTANTS.collateral_quantile)))
 
 
 def selectivity(
@@ -247,26 +260,17 @@ def selectivity(
     """Compare harm `[unit]` (nats) with harm elsewhere `[unit]`; controls_elsewhere holds one mean per control."""
     c = CONSTANTS
     outside = estimate(elsewhere, elsewhere_strata)
-    reach = float(stdtrit(outside.df, 1 - c.level) * outside.se)
-    low, high = float(outside.mean) - reach, float(outside.mean) + reach  # one-sided 95 % bounds
-    limit = max(c.collateral_limit, float(np.quantile(controls_elsewhere, c.collateral_quantile)))
     same_units = list(harm_strata) == list(elsewhere_strata)  # then both are resampled together
     above = bootstrap_means(harm, harm_strata, np.random.default_rng([seed, 0]))
     below = bootstrap_means(elsewhere, elsewhere_strata, np.random.default_rng([seed, 0 if same_units else 1]))
     below = np.maximum(below, c.least_collateral)
     ratio_low, ratio_high = (float(x) for x in np.quantile(above / below, [c.level, 1 - c.level]))
-    verdict: Literal["pass", "fail", "not decided"] = "not decided"
-    if high <= limit and ratio_low >= c.selectivity_ratio:
-        verdict = "pass"
-    elif low > limit or ratio_high < c.selectivity_ratio:
-        verdict = "fail"
     return Selectivity(
-        verdict=verdict,
         elsewhere=float(outside.mean),
         elsewhere_low=float(outside.low),
         elsewhere_high=float(outside.high),
-        bound=high,
-        limit=limit,
+        bound=float(outside.mean + stdtrit(outside.df, 1 - c.level) * outside.se),
+        limit=collateral_limit(controls_elsewhere),
         ratio=float(harm.mean() / max(elsewhere.mean(), c.least_collateral)),
         ratio_low=ratio_low,
         ratio_high=ratio_high,

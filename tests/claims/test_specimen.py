@@ -41,9 +41,9 @@ def test_every_claim_has_a_verdict_with_its_numbers(atlas: Atlas) -> None:
         assert one.verdict in VERDICTS and one.summary
         for evidence in (part for part in one.evidence if part.number is not None):
             assert evidence.low <= evidence.number <= evidence.high and math.isfinite(evidence.number) and evidence.n > 0
-    measured = {name for name, one in found.items() if one.verdict != "not measured"}
-    deeper = set() if atlas.manifest["settings"]["depth"] == "standard" else {"A7", "A8", "A9", "A10", "A12"}
-    assert measured >= {f"A{number}" for number in range(1, 13)} - deeper
+    told = {name for name, one in found.items() if one.evidence and one.evidence[0].number is not None}
+    deeper = set() if atlas.manifest["settings"]["depth"] == "standard" else {"A7", "A8", "A10", "A12"}
+    assert told >= {f"A{number}" for number in range(1, 13)} - deeper
 
 
 def test_the_induction_heads_of_the_specimen_are_proven(atlas: Atlas) -> None:

@@ -81,7 +81,7 @@ def more(
             rows = rows.join(other.filter(_passing(other)), on=["site", "target"], how="semi")
         rows = rows if which is None else which(rows)
         if rows.is_empty():
-            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
+            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement of what it is asked of")
         above, below = rows.filter(passing), rows.filter(_enough() & (pl.col("effect_high") < pl.col("floor")))
         best = rows.sort("effect", descending=True).row(0, named=True)
         no = denies and len(rows) - len(below) < at_least
@@ -99,7 +99,7 @@ def both(says: str, first: str, second: str, *, rung: int = 1) -> Clause:
         import polars as pl
 
         if findings.filter(_of((second,))).is_empty() or findings.filter(_of((first,))).is_empty():
-            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
+            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement of what it is asked of")
         labelled = [
             set(findings.filter(_of((kind,)) & (pl.col("rung") >= at))["site"]) for kind, at in ((first, rung), (second, 1))
         ]

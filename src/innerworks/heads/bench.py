@@ -4,14 +4,14 @@ Pure arithmetic: a harm is what one set of ablated heads costs more than another
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from innerworks.heads.ablation import Heads, Rotated
 from innerworks.heads.harms import Harm, Head, material_of, metric_of
-from innerworks.stats import CONSTANTS, Array, Necessity, Selectivity, estimate, necessity, selectivity
+from innerworks.stats import CONSTANTS, Array, Necessity, Selectivity, collateral_limit, estimate, necessity, selectivity
 
 Without = Callable[[Iterable[Head | Rotated], str], Array]  # (heads ablated, metric) -> the metric per unit
 Pair = tuple[Heads, Heads]  # harm is what the first ablation costs more than the second
@@ -78,13 +78,11 @@ class Bench:
         units, strata = self.measured(here, harm.nats)
         others, their_strata = self.measured(outside, harm.elsewhere)
 
-        def against(of_controls: Sequence[float]) -> Selectivity:
-            return selectivity(here[units], strata, outside[others], their_strata, np.array(of_controls), seed)
-
+        found = selectivity(here[units], strata, outside[others], their_strata, np.zeros(1), seed)
         known: list[float] = []
         while True:
             unknown = len(controls) - len(known)
-            least, most = (against([*known, *[bound] * unknown]) for bound in (0.0, UNBOUNDED))
+            least, most = (replace(found, limit=collateral_limit([*known, *[bound] * unknown])) for bound in (0.0, UNBOUNDED))
             if least.verdict == most.verdict:
                 return most if most.verdict == "fail" and most.limit < UNBOUNDED / len(controls) else least
             known.append(float(self.harm(controls[len(known)], harm.elsewhere)[others].mean()))
