@@ -99,7 +99,7 @@ def both(says: str, first: str, second: str, *, rung: int = 1) -> Clause:
         import polars as pl
 
         if findings.filter(_of((second,))).is_empty() or findings.filter(_of((first,))).is_empty():
-            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement of what it is asked of")
+            return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
         labelled = [
             set(findings.filter(_of((kind,)) & (pl.col("rung") >= at))["site"]) for kind, at in ((first, rung), (second, 1))
         ]
