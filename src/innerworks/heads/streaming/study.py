@@ -37,7 +37,7 @@ class Effort:
     new: int
 
 
-EFFORTS = {"standard": Effort(cache=64, times=4, texts=20, new=64), "full": Effort(cache=256, times=3, texts=20, new=128)}
+EFFORTS = {"standard": Effort(cache=64, times=4, texts=12, new=64), "full": Effort(cache=256, times=3, texts=20, new=128)}
 SMALLEST = 16  # tokens of a cache in which a window says anything
 
 
