@@ -50,7 +50,7 @@ EFFORTS: dict[str, Effort] = {
         shared_controls=False,
         joint=True,
         units={"random": 12, "text": 14, "agreement": 14, "lists": 24},
-        text_tokens=48,
+        text_tokens=40,
         sufficiency=True,
     ),
     "full": Effort(

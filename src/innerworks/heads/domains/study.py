@@ -36,7 +36,7 @@ class Effort:
 
 
 HALVES: tuple[Half, Half] = ("discovery", "confirmation")
-EFFORTS = {"standard": Effort(pairs=8, tokens=64), "full": Effort(pairs=60, tokens=256)}
+EFFORTS = {"standard": Effort(pairs=8, tokens=48), "full": Effort(pairs=60, tokens=256)}
 
 
 class Domains:
