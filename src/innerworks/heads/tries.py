@@ -20,7 +20,7 @@ from innerworks.heads.bench import NOTHING, Bench, Pair
 from innerworks.heads.controls import Control, control_groups, how_matched, matched
 from innerworks.heads.harms import Harm, Head, family, harm_of, material_of, metric_of
 from innerworks.heads.labels import Label
-from innerworks.heads.notes import joined
+from innerworks.findings import joined
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Necessity, adjust
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from innerworks.heads.circuits.copying import spaced
 from innerworks.heads.masks import PARTNERS
-from innerworks.heads.openings import openings
+from innerworks.text.openings import openings
 from innerworks.text import Reading
 
 
