@@ -1,6 +1,7 @@
 """What every neuron does on average, which a metric might depend on, and which it does: against plain computations."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,14 +68,15 @@ def test_attributions_are_the_slope_of_the_metric(model: Model, reading: Reading
 
 def test_a_neuron_that_the_loss_depends_on_is_necessary_and_others_are_not(tiny_hf, tiny_tokenizer, reading: Reading):
     """One neuron is made to do what lowers the loss: it writes the unembedding of a token where that token comes next."""
-    model = Model(tiny_hf("gpt2"), tiny_tokenizer, name="one loud neuron")
+    hf: Any = tiny_hf("gpt2")
+    model = Model(hf, tiny_tokenizer, name="one loud neuron")
     batch = batches(reading, "confirmation")[0]
     common = int(batch.tokens[batch.mask].bincount().argmax())
     with torch.no_grad():
-        block = model.hf.transformer.h[-1].mlp
+        block = hf.transformer.h[-1].mlp
         block.c_fc.weight[:, 7], block.c_fc.bias[7] = 0.0, 3.0
         block.c_fc.weight[0, 7] = 0.5  # not quite constant, so that its mean is not all that it does
-        block.c_proj.weight[7] = 3.0 * model.hf.lm_head.weight[common] / model.hf.lm_head.weight[common].norm()
+        block.c_proj.weight[7] = 3.0 * hf.lm_head.weight[common] / hf.lm_head.weight[common].norm()
     found = reference_of(model, reading)
     zero = type(found.mean)(values={"neurons": torch.zeros_like(found.mean.values["neurons"])}, over="nothing: zero")
     some, last = batches(reading, "confirmation"), model.anatomy.layers - 1
