@@ -82,3 +82,8 @@ def frame(findings: Iterable[Finding]) -> "polars.DataFrame":
     schema = {name: getattr(pl, kind) for name, (kind, _) in COLUMNS.items()}
     rows = [asdict(finding) for finding in findings]
     return pl.DataFrame({name: [row[name] for row in rows] for name in COLUMNS}, schema=schema)
+
+
+def joined(*notes: str) -> str:
+    """Notes of a finding in one line: those that say something, one after the other."""
+    return "; ".join(note for note in notes if note)

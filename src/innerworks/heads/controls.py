@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from innerworks.findings import joined
 from innerworks.heads.ablation import Heads, Rotated
 from innerworks.heads.harms import Head
-from innerworks.heads.notes import joined
+from innerworks.model.matched import how_alike, nearest
 from innerworks.stats import CONSTANTS, Array
 
 Control = Head | Rotated
@@ -26,17 +27,7 @@ def matched(
     removed: norm of what an ablation removes, `[layer, head]`. highest: no control above this layer. Where the model has too
     few, what the heads' own ablation removes is added under random rotations.
     """
-    layers, per_layer = removed.shape
-    top = layers - 1 if highest is None else highest
-    pool: list[Head] = []
-    for reach in range(1, layers + 1):
-        near = {layer for at, _ in heads for layer in range(max(0, at - reach), min(top, at + reach) + 1)}
-        places = [(layer, head) for layer in sorted(near) for head in range(per_layer)]
-        pool = [head for head in places if head not in suspects and head not in heads]
-        if len(pool) >= CONSTANTS.controls:
-            break
-    size = np.mean([_log_size(head, removed) for head in heads])
-    chosen = sorted(pool, key=lambda head: (abs(_log_size(head, removed) - size), head))[: CONSTANTS.controls]
+    chosen = nearest(heads, suspects, removed, highest=highest)
     own = sorted(heads)
     rotated = [(*own[draw % len(own)], draw) for draw in range(CONSTANTS.controls - len(chosen))]
     return (*chosen, *rotated)
@@ -45,19 +36,12 @@ def matched(
 def how_matched(head: Head, controls: Iterable[Control], removed: Array) -> str:
     """Say how controls differ from what they are compared with, or nothing where they do not."""
     controls = list(controls)
-    limit = np.log(CONSTANTS.matched_factor)
-    ratios = [_log_size((one[0], one[1]), removed) - _log_size(head, removed) for one in controls if len(one) == 2]
-    smaller, larger = sum(ratio < -limit for ratio in ratios), sum(ratio > limit for ratio in ratios)
-    rotated = len(controls) - len(ratios)
+    heads = [(one[0], one[1]) for one in controls if len(one) == 2]
+    rotated = len(controls) - len(heads)
     return joined(
-        f"{smaller} of {len(controls)} controls remove less than half as much" if smaller else "",
-        f"{larger} of {len(controls)} controls remove more than twice as much" if larger else "",
+        how_alike(head, heads, removed, of=len(controls)),
         f"{rotated} of {len(controls)} controls are rotations of what is removed, which flatter" if rotated else "",
     )
-
-
-def _log_size(head: Head, removed: Array) -> float:
-    return float(np.log(max(float(removed[head]), 1e-12)))
 
 
 @dataclass(frozen=True, kw_only=True)

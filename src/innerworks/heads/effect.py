@@ -16,11 +16,10 @@ metric at a time, so nothing is run that no decision needs.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from innerworks.findings import Finding
+from innerworks.findings import Finding, joined
 from innerworks.heads.bench import Bench
 from innerworks.heads.harms import harm_of, judged, material_of
 from innerworks.heads.labels import Key, Label, chosen, labels_of
-from innerworks.heads.notes import joined
 from innerworks.heads.sufficiency import sufficiency_rows
 from innerworks.heads.tries import Compared, Try, alone, groups_of, joint_tries, q_of
 from innerworks.stats import CONSTANTS, Selectivity

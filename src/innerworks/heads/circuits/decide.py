@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from innerworks.findings import Finding
+from innerworks.findings import Finding, joined
 from innerworks.heads.circuits.measure import Arrays, read_about
 from innerworks.heads.circuits.nulls import FAMILIES, p_of
-from innerworks.heads.notes import joined
 from innerworks.model.study import Units
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, family_q

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding
+from innerworks.findings import Finding, joined
 from innerworks.heads.composition.measure import key
 from innerworks.heads.composition.plan import Plan
 from innerworks.heads.composition.written import Sender
-from innerworks.heads.notes import joined
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, Necessity, adjust, estimate, necessity
 

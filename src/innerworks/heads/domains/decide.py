@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding
+from innerworks.findings import Finding, joined
 from innerworks.heads.domains.contrast import FLOOR, Contrast, contrast, ratio_interval
-from innerworks.heads.notes import joined
 from innerworks.model.study import Kept, Units
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, Necessity, adjust, estimate, family_q, necessity, selectivity

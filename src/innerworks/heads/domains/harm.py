@@ -8,18 +8,17 @@ token.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from innerworks.heads.ablation import remove_rotated
 from innerworks.heads.controls import Control
-from innerworks.heads.domains.screen import document_losses
 from innerworks.model import Mean, Model, Run, ablate
+from innerworks.model.harms import changes
+from innerworks.model.losses import document_losses
 from innerworks.sites import Site
 from innerworks.text import TextBatch
 
 
-@torch.no_grad()
 def harms(
     model: Model,
     batches: Sequence[TextBatch],
@@ -29,18 +28,8 @@ def harms(
     step: Callable[[], None] = lambda: None,
 ) -> Float[np.ndarray, "head unit"]:
     """Rise of each document's loss without each head (or with what its ablation removes under a rotation, for a control)."""
-    found = []
-    for batch in (one.to(model.device) for one in batches):
-        clean = model.run(batch.tokens, mask=batch.mask, keep="resume", logits="none")
-        before = document_losses(model, clean.final, batch)
-        after = []
-        for head in heads:
-            after.append(
-                (document_losses(model, _without(model, clean, mean, head).final, batch) - before).double().numpy(force=True)
-            )
-            step()
-        found.append(np.stack(after) if after else np.zeros((0, len(batch.tokens))))
-    return np.concatenate(found, axis=1)
+    ways = [lambda clean, head=head: _without(model, clean, mean, head) for head in heads]
+    return changes(model, batches, ways, lambda batch, final: document_losses(model, final, batch), step=step)
 
 
 def _without(model: Model, clean: Run, mean: Mean, head: Control) -> Run:

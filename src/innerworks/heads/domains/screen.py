@@ -21,27 +21,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from innerworks.heads.domains.contrast import LEAST_DOCUMENTS, screened
-from innerworks.heads.openings import openings
 from innerworks.model import Mean, Model
+from innerworks.model.losses import counted
 from innerworks.sites import Site
-from innerworks.stats import Half
-from innerworks.text import Reading, TextBatch
-from innerworks.text.reading import BATCH, batch_of
+from innerworks.text import TextBatch
 
 DRAWS = 2  # of next tokens, per document
 MIXED = "mixed"  # what is left of domains too small for a stratum of their own (`text.corpus`): itself no domain
-
-
-def documents(reading: Reading, half: Half, *, tokens: int) -> list[TextBatch]:
-    """The beginnings of all documents of one half, those of one domain together, eight to a batch."""
-    return [
-        batch_of(windows[start : start + BATCH], "text", domain, half)
-        for domain, windows in openings(reading, half, tokens=tokens).items()
-        for start in range(0, len(windows), BATCH)
-    ]
 
 
 def comparable(*halves: Sequence[TextBatch]) -> list[str]:
@@ -51,22 +39,6 @@ def comparable(*halves: Sequence[TextBatch]) -> list[str]:
         for batch in batches:
             count[batch.stratum] += len(batch.tokens)
     return sorted(domain for domain in counts[0] if domain != MIXED and min(count[domain] for count in counts) >= LEAST_DOCUMENTS)
-
-
-def counted(batch: TextBatch) -> Tensor:
-    """Positions whose next token counts: real ones after the first that have a next one, `[batch, seq]`."""
-    rows = batch.mask & batch.mask.roll(-1, dims=1)
-    rows[:, 0] = rows[:, -1] = False
-    return rows
-
-
-def document_losses(model: Model, final: Float[Tensor, "batch seq d_model"], batch: TextBatch) -> Float[Tensor, " batch"]:
-    """Mean loss of each document's next tokens, in nats."""
-    rows = counted(batch).to(final.device)
-    losses = torch.zeros(rows.shape, device=final.device)
-    targets = batch.tokens.roll(-1, dims=1).to(final.device)
-    losses[rows] = cross_entropy(model.readout(final[rows]).float(), targets[rows], reduction="none")
-    return losses.sum(dim=1) / rows.sum(dim=1)
 
 
 def estimates(

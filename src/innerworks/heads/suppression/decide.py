@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding
+from innerworks.findings import Finding, joined
 from innerworks.heads.harms import Head
-from innerworks.heads.notes import joined
 from innerworks.model.study import Units
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, family_q, upper_tail

@@ -1,0 +1,1 @@
+"""The feed-forward chapter: what every neuron responds to, what it writes, and what is lost without it."""
