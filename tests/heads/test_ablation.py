@@ -15,6 +15,7 @@ from innerworks.heads.ablation import Ablations, restored, set_name, trial
 from innerworks.heads.harms import Head, material_of
 from innerworks.heads.means import HeadMeans, reference, reference_of
 from innerworks.model import Model, ablate, patch
+from innerworks.model.prompts import batch_of
 from innerworks.scan.engine import begin, observe
 from innerworks.text import Reading
 from innerworks.text.reading import Window
@@ -301,7 +302,7 @@ def asked(agreeing_tokenizer: Any, tiny_hf: Any, reading: Reading) -> Ablations:
     model = Model(tiny_hf("llama"), agreeing_tokenizer(), name="tiny")
     chosen = trial(model, reading, units={"agreement": 24}, text_tokens=8, watchers=[])
     seen = [one for one in prompts.prompts(model, "agreement") if one.half == "discovery"]
-    batch, _, _ = prompts.batch_of(seen, "agreement")
+    batch, _, _ = batch_of(seen, "agreement")
     return Ablations(model, chosen, {"agreement": reference_of(model, batch.tokens, batch.mask, over="prompts")}, {})
 
 

@@ -26,9 +26,10 @@ from innerworks.errors import TextError, UsageError
 from innerworks.heads import masks, prompts
 from innerworks.heads.harms import METRICS, Head, material_of
 from innerworks.heads.means import HeadReference
-from innerworks.heads.prompts import Asked
 from innerworks.model import Mean, Model, Run, ablate, patch
 from innerworks.model.call import Handler, Positions
+from innerworks.model.prompts import Asked
+from innerworks.model.prompts import batch_of as batch_of_prompts
 from innerworks.model.run import Watch
 from innerworks.sites import Site, head_site
 from innerworks.stats import CONSTANTS, Array
@@ -95,7 +96,7 @@ def _prompts(model: Model, material: str, count: int) -> tuple[TextBatch, Asked,
     strata = {one.unit: one.stratum for one in found}
     units = list(strata)
     chosen = {units[i] for i in _in_turn(range(len(units)), list(strata.values()))[:count]}
-    return prompts.batch_of([one for one in found if one.unit in chosen], material)
+    return batch_of_prompts([one for one in found if one.unit in chosen], material)
 
 
 def _beginnings(reading: Reading, material: str, text_tokens: int) -> dict[int, Window]:

@@ -26,6 +26,7 @@ from innerworks.heads.labels import Label, chosen, labels_of, suspects_of
 from innerworks.heads.means import HeadMeans, HeadReference, reference, reference_of
 from innerworks.model import Model
 from innerworks.model.observe import Instrument, State
+from innerworks.model.prompts import batch_of
 from innerworks.model.study import Given, Kept, Units
 from innerworks.stats import Array
 
@@ -129,7 +130,7 @@ def _references(model: Model, state: State, trial: Trial) -> dict[str, HeadRefer
     found = {material: reference(model, state, material) for material in ablation.MATERIALS}
     for material in trial.asked:
         chosen = [one for one in prompts.prompts(model, material) if one.half == "discovery"]
-        batch, _, _ = prompts.batch_of(chosen, material)
+        batch, _, _ = batch_of(chosen, material)
         over = f"the prompts {material} of the discovery half, positions 1 and later"
         found[material] = reference_of(model, batch.tokens, batch.mask, over=over)
     return found

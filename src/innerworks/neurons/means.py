@@ -66,11 +66,31 @@ class NeuronReference:
 def neuron_reference(model: Model, state: State, material: str) -> NeuronReference:
     """Turn the sums of a material into means, standard deviations and removed norms."""
     which = MATERIALS.index(material)
-    rows = state["rows"][which].clamp(min=1)
-    mean = state["sum"][which] / rows
-    spread = (state["squares"][which] / rows - mean.square()).clamp(min=0).sqrt()
-    norms = torch.stack([model.weights.W_out(layer).float().norm(dim=-1).double().cpu() for layer in range(model.anatomy.layers)])
     over = f"the {material} of the discovery half, positions 1 and later"
+    return _reference(model, state["sum"][which], state["squares"][which], int(state["rows"][which]), over)
+
+
+@torch.no_grad()
+def reference_of(model: Model, batches: Sequence[TextBatch], *, over: str) -> NeuronReference:
+    """The same of texts that are no part of the reading, such as prompts; over: what they are, in words."""
+    shape = model.anatomy.layers, model.anatomy.neurons
+    total, squares, count = zeros(*shape), zeros(*shape), 0
+    for batch in (one.to(model.device) for one in batches):
+        rows = batch.mask.clone()
+        rows[:, 0] = False
+        run = model.run(batch.tokens, mask=batch.mask, record=model.sites("neurons"), logits="none")
+        for layer in range(model.anatomy.layers):
+            chosen = run.recorded["neurons", layer][rows].float()
+            total[layer] += chosen.sum(dim=0).double().cpu()
+            squares[layer] += chosen.square().sum(dim=0).double().cpu()
+        count += int(rows.sum())
+    return _reference(model, total, squares, count, over)
+
+
+def _reference(model: Model, total: Tensor, squares: Tensor, rows: int, over: str) -> NeuronReference:
+    mean = total / max(rows, 1)
+    spread = (squares / max(rows, 1) - mean.square()).clamp(min=0).sqrt()
+    norms = torch.stack([model.weights.W_out(layer).float().norm(dim=-1).double().cpu() for layer in range(model.anatomy.layers)])
     return NeuronReference(
         mean=Mean(values={"neurons": mean.float()}, over=over), spread=spread.numpy(), removed=(spread * norms).numpy()
     )

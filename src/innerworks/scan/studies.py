@@ -22,6 +22,8 @@ from innerworks.heads.syntax.study import Syntax
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Study, Units, units_of
+from innerworks.neurons.agreement.study import Agreement
+from innerworks.neurons.knowledge.study import Knowledge
 from innerworks.scan.engine import Pass, begin, observe
 from innerworks.text import Reading
 
@@ -30,7 +32,8 @@ Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or No
 
 def studies() -> list[Study]:
     """Every study of a scan, in order."""
-    return [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks(), Streaming()]
+    of_heads: list[Study] = [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks()]
+    return [*of_heads, Streaming(), Agreement(), Knowledge()]
 
 
 def watch(model: Model, chosen: Sequence[Study]) -> list[Instrument]:

@@ -251,6 +251,29 @@ BEHAVIOURS: dict[str, Behaviour] = {
             mark="star-triangle-up",
             told=True,
         ),
+        Behaviour(
+            name="agreement",
+            title="agreement",
+            says="keeps verbs in agreement with their subjects",
+            meaning="The right number of a verb (*the keys ... are*) is owed to such a neuron, though a noun of the other number "
+            "stands between.",
+            source="Finlayson et al. 2021, arXiv:2106.06087",
+            colour="#9C3D54",
+            mark="circle",
+            names=("agreement neuron", "agreement neurons"),
+        ),
+        Behaviour(
+            name="knowledge",
+            title="knowledge",
+            says="carries a fact",
+            meaning="Neurons to which the answer to a fact is owed, however the fact is asked for. Without them the fact is "
+            "less likely; the same edits may move grammar, too.",
+            source="Dai et al. 2022, arXiv:2104.08696",
+            colour="#3B6E3A",
+            mark="circle",
+            names=("knowledge neuron", "knowledge neurons"),
+            told=True,
+        ),
     )
 }
 

@@ -100,6 +100,14 @@ MEASURES: dict[str, Measure] = {
         "carries, in the values, the effect of {}",
     ),
     "self_repair": _pair("self-repair", "when it is lost, {} makes up for it", "makes up for the loss of {}"),
+    "contribution": _writes("contribution to the right answer", decides=True),
+    "ceiling": _writes("largest effect not excluded for any part"),
+    "attribution": _writes("attribution of the answer"),
+    "suppression": Measure(title="answers lost without their neurons", question="breaks"),
+    "suppression_own": Measure(title="answers lost, own facts more than others", question="breaks"),
+    "amplification": Measure(title="answers gained with their neurons doubled", question="breaks"),
+    "amplification_own": Measure(title="answers gained, own facts more than others", question="breaks"),
+    "beyond_agreement": Measure(title="answers lost beyond three times the harm to agreement", question="breaks"),
 }
 
 CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)

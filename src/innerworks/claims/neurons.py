@@ -1,0 +1,36 @@
+"""Claims about feed-forward neurons, F1 to F12.
+
+What each clause reads: a behaviour and a measure of `findings.parquet`. A clause whose rows an atlas does not hold is open.
+"""
+
+from innerworks.claims.claim import Claim
+from innerworks.claims.rules import more, some
+
+NEURONS = (
+    Claim(
+        id="F4",
+        title="knowledge neurons",
+        statement="Knowledge neurons carry facts: without a fact's neurons its answer becomes unlikely, doubled they make it "
+        "likelier, and other facts hardly change.",
+        citation="Dai et al. 2022, arXiv:2104.08696; Niu et al. 2024, arXiv:2405.02421",
+        clauses=(
+            more("without its neurons a fact is less likely in other words, beyond matched neurons", "knowledge", "suppression"),
+            more("and beyond what they do to facts of other relations", "knowledge", "suppression_own"),
+            more("doubled, they make it likelier, beyond matched neurons", "knowledge", "amplification"),
+            more("and beyond what that does to facts of other relations", "knowledge", "amplification_own"),
+            more("they matter to facts three times as much as to agreement", "knowledge", "beyond_agreement"),
+        ),
+    ),
+    Claim(
+        id="F5",
+        title="agreement neurons",
+        statement="Some neurons keep predictions grammatical: the number of the verb is owed to them.",
+        citation="Finlayson et al. 2021, arXiv:2106.06087; Ferrando et al. 2023, arXiv:2305.12535",
+        clauses=(
+            some("neurons that contribute to the right number of the verb", "agreement", measure="contribution"),
+            some("one of them is necessary", "agreement", measure="contribution", rung=2),
+            more("the strongest together are necessary, beyond matched groups", "agreement", "joint_harm"),
+            some("and losing it harms ordinary text little", "agreement", measure="contribution", rung=3),
+        ),
+    ),
+)
