@@ -100,6 +100,10 @@ MEASURES: dict[str, Measure] = {
         "carries, in the values, the effect of {}",
     ),
     "self_repair": _pair("self-repair", "when it is lost, {} makes up for it", "makes up for the loss of {}"),
+    "predictivity": _looks("documents told rightly by its mean", decides=True),
+    "predictivity_late": _looks("documents told rightly by one late activation", decides=True),
+    "ceiling": _looks("bound on all neurons"),
+    "group_harm": Measure(title="harm to its own kind of text, jointly", question="breaks"),
 }
 
 CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)
