@@ -125,6 +125,21 @@ def estimate(effects: Array, strata: Sequence[str]) -> Estimate:
     )
 
 
+def two_sample(here: Array, there: Array, *, times: float = 1.0) -> Estimate:
+    """`mean(here) - times * mean(there)`, of two groups of units; degrees of freedom by Welch and Satterthwaite, rounded down."""
+    parts = np.array([here.var(ddof=1) / len(here), times**2 * there.var(ddof=1) / len(there)])
+    sizes, total = np.array([len(here), len(there)]), parts.sum()
+    df = int(total**2 / (parts**2 / (sizes - 1)).sum()) if total > 0 else len(here) + len(there) - 2
+    reference = times * there.mean()
+    return Estimate(
+        mean=np.asarray(here.mean() - reference),
+        se=np.asarray(np.sqrt(total)),
+        n=len(here) + len(there),
+        df=max(df, 1),
+        positive=np.asarray((here > reference).mean()),
+    )
+
+
 def upper_tail(gap: Array | float, se: Array | float, df: int) -> Array:
     """The p of a t statistic `gap / se`, upper tail; without any spread it is 0 above the gap's zero and 1 at or below."""
     gap, se = np.broadcast_arrays(np.asarray(gap, dtype=np.float64), np.asarray(se, dtype=np.float64))

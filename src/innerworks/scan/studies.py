@@ -1,7 +1,7 @@
 """The studies of a scan, in the order in which they see each other's findings; and how they are run, without a word about files.
 
 1. `studies()`: where heads look, which relations they follow, what they write and suppress, what is lost without them, which head
-   feeds which, which serve a domain.
+   feeds which, which serve a domain; then which neurons tell a kind of text.
 2. `watch`: the union of their instruments, for one pass over the text.
 3. `decide`: what all of them come to, a function of what each has kept.
 """
@@ -24,16 +24,23 @@ from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Study, Units, units_of
 from innerworks.neurons.agreement.study import Agreement
 from innerworks.neurons.knowledge.study import Knowledge
+from innerworks.neurons.skills.study import Skills
 from innerworks.scan.engine import Pass, begin, observe
 from innerworks.text import Reading
 
 Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or None, unit)
 
 
+#: chapter -> its studies, in the order in which they see each other's findings
+STUDIES: dict[str, tuple[Callable[[], Study], ...]] = {
+    "heads": (Seen, Syntax, Circuits, Suppression, AblationStudy, Composition, Domains, Sinks, Streaming),
+    "neurons": (Skills, Agreement, Knowledge),
+}
+
+
 def studies() -> list[Study]:
     """Every study of a scan, in order."""
-    of_heads: list[Study] = [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks()]
-    return [*of_heads, Streaming(), Agreement(), Knowledge()]
+    return [study() for chapter in STUDIES.values() for study in chapter]
 
 
 def watch(model: Model, chosen: Sequence[Study]) -> list[Instrument]:

@@ -274,6 +274,18 @@ BEHAVIOURS: dict[str, Behaviour] = {
             names=("knowledge neuron", "knowledge neurons"),
             told=True,
         ),
+        Behaviour(
+            name="skill",
+            title="kind of text",
+            says="tells one kind of text from all others",
+            meaning="Such a neuron is high (or low) in code, in French or in dialogue and not elsewhere, so that it alone tells "
+            "what is being read.",
+            source="Wang et al. 2022, arXiv:2211.07349",
+            colour="#A3622A",
+            mark="circle",
+            names=("skill neuron", "skill neurons"),
+            members=("kind of text", "kinds of text"),
+        ),
     )
 }
 
@@ -336,6 +348,8 @@ def _member(family: Behaviour, member: str) -> Behaviour:
         name = f"{member} head"
     if family.name == "domain":
         title, says, name = f"{plain} domain", f"matters for {plain} more than for all other domains", f"{plain} head"
+    if family.name == "skill":
+        title, says, name = f"{plain} text", f"tells {plain} from all other text", f"{plain} neuron"
     return replace(
         family,
         name=f"{family.name}:{member}",

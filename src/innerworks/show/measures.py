@@ -108,6 +108,9 @@ MEASURES: dict[str, Measure] = {
     "amplification": Measure(title="answers gained with their neurons doubled", question="breaks"),
     "amplification_own": Measure(title="answers gained, own facts more than others", question="breaks"),
     "beyond_agreement": Measure(title="answers lost beyond three times the harm to agreement", question="breaks"),
+    "predictivity": _looks("documents told rightly by its mean", decides=True),
+    "predictivity_late": _looks("documents told rightly by one late activation", decides=True),
+    "group_harm": Measure(title="harm to its own kind of text, jointly", question="breaks"),
 }
 
 CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from innerworks.stats import CONSTANTS, Array, Estimate, bootstrap_means, estimate, upper_tail
+from innerworks.stats import CONSTANTS, Array, Estimate, bootstrap_means, estimate, two_sample, upper_tail
+from innerworks.text.openings import LEAST_DOCUMENTS
 
 FLOOR = 0.01  # nats per token of harm beyond the harm elsewhere
-#: documents of a domain in each half. With fewer not even an effect of two standard deviations is found (power .9 at p = .005),
-#: and of many heads one always has a tiny standard error by accident.
-LEAST_DOCUMENTS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ def contrast(harm: Float[np.ndarray, " unit"], inside: Bool[np.ndarray, " unit"]
     here, there = harm[inside], harm[~inside]
     within, without = _plain(here), _plain(there)
     ratio, least = CONSTANTS.selectivity_ratio, CONSTANTS.selectivity_ratio * CONSTANTS.least_collateral
-    difference, beyond = _welch(here, there), _welch(here, there, times=ratio)
+    difference, beyond = two_sample(here, there), two_sample(here, there, times=ratio)
     tests = (
         float(min(len(here), len(there)) < LEAST_DOCUMENTS),  # 1 where they are too few
         float(difference.p_above(FLOOR)),
@@ -74,18 +72,3 @@ def screened(
 def _plain(values: Array) -> Estimate:
     """One group, without strata."""
     return estimate(values, [""] * len(values))
-
-
-def _welch(here: Array, there: Array, *, times: float = 1.0) -> Estimate:
-    """`mean(here) - times * mean(there)`; degrees of freedom by Welch and Satterthwaite, rounded down."""
-    parts = np.array([here.var(ddof=1) / len(here), times**2 * there.var(ddof=1) / len(there)])
-    sizes, total = np.array([len(here), len(there)]), parts.sum()
-    df = int(total**2 / (parts**2 / (sizes - 1)).sum()) if total > 0 else len(here) + len(there) - 2
-    reference = times * there.mean()
-    return Estimate(
-        mean=np.asarray(here.mean() - reference),
-        se=np.asarray(np.sqrt(total)),
-        n=len(here) + len(there),
-        df=max(df, 1),
-        positive=np.asarray((here > reference).mean()),
-    )

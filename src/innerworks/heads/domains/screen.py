@@ -14,7 +14,6 @@ does not do: decide. Where others would repair a head's loss the estimate is too
 small; only the exact ablation (`harm.py`) is tested.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,23 +21,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from innerworks.heads.domains.contrast import LEAST_DOCUMENTS, screened
+from innerworks.heads.domains.contrast import screened
 from innerworks.model import Mean, Model
 from innerworks.model.losses import counted
 from innerworks.sites import Site
 from innerworks.text import TextBatch
 
 DRAWS = 2  # of next tokens, per document
-MIXED = "mixed"  # what is left of domains too small for a stratum of their own (`text.corpus`): itself no domain
-
-
-def comparable(*halves: Sequence[TextBatch]) -> list[str]:
-    """The domains that have documents enough in each half to be asked about; the others are text elsewhere, and so is `mixed`."""
-    counts = [Counter[str]() for _ in halves]
-    for count, batches in zip(counts, halves, strict=True):
-        for batch in batches:
-            count[batch.stratum] += len(batch.tokens)
-    return sorted(domain for domain in counts[0] if domain != MIXED and min(count[domain] for count in counts) >= LEAST_DOCUMENTS)
 
 
 def estimates(

@@ -13,9 +13,8 @@ import numpy as np
 from innerworks.findings import Finding
 from innerworks.heads.controls import Control, how_matched, matched
 from innerworks.heads.domains import decide
-from innerworks.heads.domains.contrast import LEAST_DOCUMENTS
 from innerworks.heads.domains.harm import harms
-from innerworks.heads.domains.screen import comparable, estimates, promising
+from innerworks.heads.domains.screen import estimates, promising
 from innerworks.heads.labels import suspects_of
 from innerworks.heads.means import HeadMeans, HeadReference, reference
 from innerworks.model import Model
@@ -24,7 +23,7 @@ from innerworks.model.study import Given, Kept, Units, units_of
 from innerworks.model.tally import Tally
 from innerworks.stats import CONSTANTS, Half
 from innerworks.text import TextBatch
-from innerworks.text.openings import LEAST_TOKENS, documents
+from innerworks.text.openings import LEAST_DOCUMENTS, LEAST_TOKENS, comparable, documents
 
 
 @dataclass(frozen=True, kw_only=True)
