@@ -33,7 +33,7 @@ FLOOR = 0.30  # nats per token below the bigram model
 HELD_OUT = 10  # one document in so many
 END = "<|endoftext|>"
 LAYERS, WIDTH, HEADS, CONTEXT = 4, 128, 4, 128
-BATCH = 16  # windows per step
+BATCH = 8  # windows per step
 PEAK, WARMUP, DECAY = 2e-3, 50, 0.1  # learning rate, steps until it, weight decay
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--family", choices=("gpt2", "opt"), default="gpt2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vocab", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=700)
     options = parser.parse_args()
     torch.set_num_threads(1)
     training, held_out = split(documents(options.text))
