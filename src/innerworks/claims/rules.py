@@ -3,7 +3,8 @@
 *Some X exist*. Yes: a label at the asked rung. No, which needs power: over all M components that were measured, the largest
 upper bound `effect + t(1 - .05/M) se` lies below twice the floor on one of the kind's materials, at least 90 % of them would
 have shown an effect of that size, and the kind's phantom is found by this version. A causal clause asks the same of harm.
-*More than*, *a share*. Yes: the interval lies above the floor; no: below it; else open.
+*More than*. Yes: the interval lies above the floor; no: below it; else open. *A share*. Yes: the interval lies within the range;
+no: outside; else open.
 """
 
 from collections.abc import Callable, Sequence
@@ -107,6 +108,35 @@ def both(says: str, first: str, second: str, *, rung: int = 1) -> Clause:
         if not shared:
             return Evidence(clause=says, answer="open", says=f"no head is labelled {first} and {second} at once")
         return Evidence(clause=says, answer="yes", says=f"{len(shared)}: {_names(shared)}", sites=tuple(shared[:SHOWN]))
+
+    return Clause(says=says, ask=ask)
+
+
+def share(
+    says: str,
+    behaviour: str,
+    measure: str,
+    *,
+    least: float = 0.0,
+    most: float = 1.0,
+    without: str = "this atlas holds no such share",
+) -> Clause:
+    """Does a share lie between two bounds? Yes: its interval does; no: its interval lies outside; else open.
+
+    without: what is said where there is no such row.
+    """
+
+    def ask(findings: "polars.DataFrame") -> Evidence:
+        import polars as pl
+
+        rows = findings.filter(_of((behaviour,)) & (pl.col("measure") == measure) & (pl.col("n") >= CONSTANTS.least_units))
+        if rows.is_empty():
+            return Evidence(clause=says, answer="open", says=without)
+        row = rows.row(0, named=True)
+        low, high = row["effect_low"], row["effect_high"]
+        inside, outside = least <= low and high <= most, high < least or low > most
+        answer: Answer = "yes" if inside else "no" if outside else "open"
+        return _evidence(says, answer, f"{row['effect']:.1%} [{low:.1%}, {high:.1%}]", row, ())
 
     return Clause(says=says, ask=ask)
 

@@ -15,11 +15,12 @@ from innerworks.cli.report import report
 from innerworks.cli.scan import scan
 from innerworks.cli.show import show
 from innerworks.cli.stream import stream
+from innerworks.cli.universal import universal
 
 DONE, FAILED, BAD_USAGE = 0, 1, 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for verb in (scan, report, show, claims, collect, models, certify, phantoms, stream):
+for verb in (scan, report, show, claims, collect, models, certify, phantoms, stream, universal):
     app.command()(verb)
 
 
