@@ -1,4 +1,4 @@
-"""Phantoms for tests, and what their heads look at: measured with plain Hugging Face calls, apart from the package's own way."""
+"""Phantoms for tests, what their heads look at and their neurons do: by plain Hugging Face calls, not the package's own way."""
 
 from functools import cache
 from typing import Any
@@ -71,20 +71,43 @@ def masses(hf: PreTrainedModel, tokens: Tensor) -> dict[str, Tensor]:
 
 
 def place(site: str) -> tuple[int, int]:
-    layer, head = site.removeprefix("L").split("H")
-    return int(layer), int(head)
+    """Layer and head, or layer and neuron."""
+    layer, index = site.removeprefix("L").replace("N", "H").split("H")
+    return int(layer), int(index)
+
+
+def activations(hf: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """What enters the down projections, `[layer, batch, seq, neuron]`."""
+    found: list[Tensor] = []
+    hooks = [one.register_forward_pre_hook(lambda _, given: found.append(given[0])) for one in _downs(hf)]
+    with torch.no_grad():
+        hf(tokens)
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(found)
+
+
+def _downs(hf: Any) -> list[Any]:
+    if hf.config.model_type == "gpt2":
+        return [block.mlp.c_proj for block in hf.transformer.h]
+    return [layer.mlp.down_proj for layer in hf.model.layers]
 
 
 def silence(hf: PreTrainedModel, site: str) -> PreTrainedModel:
-    """Copy the model with one head's columns of the output projection set to zero."""
-    layer, head = place(site)
+    """Copy the model with what one head or neuron writes set to zero."""
+    layer, index = place(site)
     copy = type(hf)(hf.config)
     copy.load_state_dict(hf.state_dict())
-    columns = slice(head * D_HEAD, (head + 1) * D_HEAD)
-    if hf.config.model_type == "gpt2":
-        copy.transformer.h[layer].attn.c_proj.weight.data[columns] = 0
+    gpt2 = hf.config.model_type == "gpt2"
+    if "N" in site:
+        weight, inputs = _downs(copy)[layer].weight.data, slice(index, index + 1)
     else:
-        copy.model.layers[layer].self_attn.o_proj.weight.data[:, columns] = 0
+        weight = (copy.transformer.h[layer].attn.c_proj if gpt2 else copy.model.layers[layer].self_attn.o_proj).weight.data
+        inputs = slice(index * D_HEAD, (index + 1) * D_HEAD)
+    if gpt2:  # which keeps its matrices transposed
+        weight[inputs] = 0
+    else:
+        weight[:, inputs] = 0
     return copy.eval()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from innerworks.phantoms.calibrate import FILLER, Calibration, Recall, calibrate
+from innerworks.phantoms.calibrate import FILLERS, Calibration, Recall, calibrate
 
 IMITATES = {
     "fixed_gap": "induction",
@@ -36,17 +36,17 @@ def once(steps: list) -> Calibration:
 
 
 def check(found: Calibration) -> None:
-    """Everything planted was found, and no head is labelled as what it is not."""
+    """Everything planted was found, and no part is labelled as what it is not."""
     assert found.missed == found.mistaken == ()
     for planted, recall in found.recall.items():
-        assert found.labels.get((planted, planted), 0) == found.heads[planted] == recall.found == recall.planted
+        assert found.labels.get((planted, planted), 0) == found.parts[planted] == recall.found == recall.planted
 
 
 def test_everything_planted_is_found_and_no_decoy_is_taken_for_it(once: Calibration) -> None:
     check(once)
-    assert once.heads["previous_token"] == 4 and once.heads["induction"] == once.heads["duplicate_token"] == 2
+    assert once.parts["previous_token"] == 4 and once.parts["induction"] == once.parts["duplicate_token"] == 2
     for decoy, part in IMITATES.items():
-        assert once.heads[decoy] == 2 and (decoy, part) not in once.labels
+        assert once.parts[decoy] == 2 and (decoy, part) not in once.labels
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,13 @@ def test_the_wiring_is_found_to_be_necessary_and_the_lone_head_is_not(once: Cali
     assert once.rungs["previous_token", 2] == 2  # of four: nothing depends on the lone one
 
 
-def test_every_head_is_counted_once_as_what_it_is(once: Calibration) -> None:
-    assert once.phantoms == 2 and sum(once.heads.values()) == 9 * 4 + 6 * 8 and once.heads[FILLER] >= 2 * 24
-    for truth, count in once.heads.items():
+def test_every_head_and_neuron_is_counted_once_as_what_it_is(once: Calibration) -> None:
+    heads, neurons = 9 * 4 + 6 * 8, 9 * 64 + 6 * 96
+    assert once.phantoms == 2 and sum(once.parts.values()) == heads + neurons
+    assert once.parts[FILLERS[0]] >= 2 * 24 and once.parts[FILLERS[1]] >= 2 * 256
+    for truth, count in once.parts.items():
         given = sum(n for (of, label), n in once.labels.items() if of == truth)
-        assert given >= count  # a head may have two labels, but none has neither label nor `nothing`
+        assert given >= count  # a part may have two labels, but none has neither label nor `nothing`
 
 
 def test_it_reports_progress_and_can_be_said_in_words_and_as_json(once: Calibration, steps: list) -> None:
@@ -94,7 +96,7 @@ def test_it_reports_progress_and_can_be_said_in_words_and_as_json(once: Calibrat
         "2 phantoms" in said
         and "Missed: nothing" in said
         and "Mistaken: nothing" in said
-        and all(truth in said for truth in once.heads)
+        and all(truth in said for truth in once.parts)
     )
 
 

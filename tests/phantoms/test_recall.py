@@ -117,7 +117,7 @@ def test_curves_scan_every_different_setting_once(monkeypatch: pytest.MonkeyPatc
         found = round(4 * amplitude) - round(noise)
         labels = {("induction", "induction"): found}
         return Calibration(
-            phantoms=2, heads={"induction": 4}, labels=labels, rungs={("induction", 1): found}, measured=("induction",)
+            phantoms=2, parts={"induction": 4}, labels=labels, rungs={("induction", 1): found}, measured=("induction",)
         )
 
     monkeypatch.setattr("innerworks.phantoms.curves.calibrate", counted)

@@ -3,10 +3,12 @@
 1. Build phantoms of both architectures and every kit (`build.py`, `kits.py`), each with planted parts, decoys that only look
    alike, and fillers.
 2. Read and decide exactly as a scan does, on each phantom's own text; raise labels by ablation as a quick scan does.
-3. Count labels by what a head truly is: the confusion matrix; and how much of each kind was found, with exact intervals.
+3. Count labels by what a head or a neuron truly is: the confusion matrix; and how much of each kind was found, with exact
+   intervals.
 
 A head without anything to do rests on the first token, in phantoms as in real models: `first_token` beside another row is no
-mistake. Nor is what a decoy truly is: a head that copies from a fixed distance copies, though it is no induction head.
+mistake. Nor is what a decoy truly is: a head that copies from a fixed distance copies, though it is no induction head. Nor is any
+label of a helper: the neurons that find the first position do know positions.
 """
 
 from collections import Counter
@@ -24,19 +26,20 @@ from innerworks.findings import Finding
 from innerworks.heads import KINDS
 from innerworks.heads.harms import judged
 from innerworks.model import Model
-from innerworks.phantoms.build import Phantom, build
+from innerworks.phantoms.build import Phantom, build, family_of
 from innerworks.phantoms.kits import KITS, kit_of
 from innerworks.phantoms.recall import PLAIN, Recall
 from innerworks.phantoms.stream import Architecture
 from innerworks.scan import Step
 from innerworks.scan.engine import begin, observe
 from innerworks.scan.studies import ask, studies, watch
-from innerworks.sites import head_site
+from innerworks.sites import Site, head_site
 from innerworks.text import Corpus, read
 
 DOCUMENTS = 80
 ARCHITECTURES: tuple[Architecture, Architecture] = ("gpt2", "llama")
-FILLER = "filler"
+FILLERS = ("filler head", "filler neuron")
+HELPER = "helper"
 NOTHING = "none"
 RESTING = "first_token"  # no mistake beside another kind
 RAISING = ("ablations", "composition")  # studies that raise the rungs of labels, and give none
@@ -62,25 +65,25 @@ class Calibration:
     """What was found of what was planted, over all phantoms."""
 
     phantoms: int
-    heads: Mapping[str, int]  # what a head truly is -> how many there were
-    labels: Mapping[tuple[str, str], int]  # (truth, label) -> how many heads
-    rungs: Mapping[tuple[str, int], int]  # (planted behaviour, at least this rung) -> how many of its heads
+    parts: Mapping[str, int]  # what a head or a neuron truly is -> how many there were
+    labels: Mapping[tuple[str, str], int]  # (truth, label) -> how many of them
+    rungs: Mapping[tuple[str, int], int]  # (planted behaviour, at least this rung) -> how many of its parts
     measured: tuple[str, ...]  # planted kinds that this version can find
-    missed: tuple[str, ...] = field(default=())  # planted heads that were not seen, as `llama seed 3: L1H4 induction`
-    mistaken: tuple[str, ...] = field(default=())  # labels that are not true of their heads
+    missed: tuple[str, ...] = field(default=())  # planted parts that were not seen, as `llama seed 3: L1H4 induction`
+    mistaken: tuple[str, ...] = field(default=())  # labels that are not true of their parts
 
     @property
     def recall(self) -> dict[str, Recall]:
         """By planted kind that is measured."""
-        return {kind: Recall(found=self.rungs.get((kind, 1), 0), planted=self.heads[kind]) for kind in self.measured}
+        return {kind: Recall(found=self.rungs.get((kind, 1), 0), planted=self.parts[kind]) for kind in self.measured}
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
             "phantoms": self.phantoms,
-            "heads": dict(self.heads),
-            "labels": [{"truth": truth, "label": label, "heads": n} for (truth, label), n in sorted(self.labels.items())],
-            "rungs": [{"planted": planted, "rung": rung, "heads": n} for (planted, rung), n in sorted(self.rungs.items())],
+            "parts": dict(self.parts),
+            "labels": [{"truth": truth, "label": label, "parts": n} for (truth, label), n in sorted(self.labels.items())],
+            "rungs": [{"planted": planted, "rung": rung, "parts": n} for (planted, rung), n in sorted(self.rungs.items())],
             "recall": {kind: recall.as_dict() for kind, recall in self.recall.items()},
             "missed": list(self.missed),
             "mistaken": list(self.mistaken),
@@ -93,14 +96,14 @@ class Calibration:
     def _confusion(self) -> Table:
         given = {label for _, label in self.labels}
         columns = [*(k for k in SHORT if k in given), *sorted(given - {*SHORT, NOTHING}), NOTHING]
-        title = f"{self.phantoms} phantoms: what a head is, and how often it was labelled what"
-        table = Table("what it is", "heads", *(SHORT.get(name, name) for name in columns), title=title, **PLAIN)
-        for truth, count in self.heads.items():
+        title = f"{self.phantoms} phantoms: what a part is, and how often it was labelled what"
+        table = Table("what it is", "parts", *(SHORT.get(name, name) for name in columns), title=title, **PLAIN)
+        for truth, count in self.parts.items():
             table.add_row(truth, str(count), *(str(self.labels.get((truth, label), "·")) for label in columns))
         return table
 
     def _found(self) -> Table:
-        headings = ("planted", "heads", "seen", "95 % interval", "necessary", "selective")
+        headings = ("planted", "parts", "seen", "95 % interval", "necessary", "selective")
         table = Table(*headings, title="Of what was planted, how much reaches which rung", **PLAIN)
         for planted, recall in self.recall.items():
             causal = [str(self.rungs.get((planted, rung), 0)) if self._tried(planted) else "-" for rung in (2, 3)]
@@ -112,7 +115,7 @@ class Calibration:
         return (planted in KINDS and judged(planted) is not None) or (planted, 2) in self.rungs
 
     def _exceptions(self) -> list[str]:
-        unmeasured = [kind for kind in self.heads if kind in planted_kinds() and kind not in self.measured]
+        unmeasured = [kind for kind in self.parts if kind in planted_kinds() and kind not in self.measured]
         lines = ["Missed: " + ("; ".join(self.missed) or "nothing"), "Mistaken: " + ("; ".join(self.mistaken) or "nothing")]
         return lines + ([f"Planted, and not measured by this version: {', '.join(unmeasured)}"] if unmeasured else [])
 
@@ -143,7 +146,7 @@ class _Count:
 
     def __init__(self) -> None:
         self.phantoms = 0
-        self.heads: Counter[str] = Counter()
+        self.parts: Counter[str] = Counter()
         self.labels: Counter[tuple[str, str]] = Counter()
         self.rungs: Counter[tuple[str, int]] = Counter()
         self.measured: dict[str, None] = {}
@@ -151,28 +154,32 @@ class _Count:
         self.mistaken: list[str] = []
 
     def add(self, phantom: Phantom, findings: Sequence[Finding]) -> None:
-        """Count one phantom's heads."""
+        """Count one phantom's heads and neurons."""
         self.phantoms += 1
         given, asked = labels_given(findings), {one.behaviour for one in findings}
         self.measured |= dict.fromkeys(kind for kind in phantom.truth if kind in asked)
         named = f"{phantom.architecture} {phantom.kit} seed {phantom.seed}"
         for site, truth in truths(phantom).items():
             mine, planted = given.get(site, {}), truth in phantom.truth and truth in asked
-            self.heads[truth] += 1
+            self.parts[truth] += 1
             self.labels.update((truth, label) for label in mine or {NOTHING: 0})
             self.rungs.update((truth, rung) for rung in range(1, mine.get(truth, 0) + 1) if planted)
             if planted and truth not in mine:
                 self.missed.append(f"{named}: {site} {truth}")
+            if truth == HELPER:
+                continue
             false = [label for label in mine if label not in (RESTING, *phantom.behaviours.get(site, ()))]
             self.mistaken += [f"{named}: {site} {truth} for {label}" for label in false]
 
     def calibration(self) -> Calibration:
         """What it comes to."""
         planted = planted_kinds()
-        order = [*(k for k in planted if k in self.heads), *sorted(k for k in self.heads if k not in (*planted, FILLER)), FILLER]
+        last = (HELPER, *FILLERS)
+        others = sorted(truth for truth in self.parts if truth not in (*planted, *last))
+        order = [truth for truth in (*planted, *others, *last) if truth in self.parts]
         return Calibration(
             phantoms=self.phantoms,
-            heads={truth: self.heads[truth] for truth in order},
+            parts={truth: self.parts[truth] for truth in order},
             labels=self.labels,
             rungs=self.rungs,
             measured=tuple(kind for kind in planted if kind in self.measured),
@@ -182,8 +189,8 @@ class _Count:
 
 
 def planted_kinds() -> tuple[str, ...]:
-    """Every kind of head of which some kit has one."""
-    planted = [part.behaviours[0] for kit in KITS.values() for part in kit.parts if not part.decoy]
+    """Every kind of part of which some kit has one."""
+    planted = [part.behaviours[0] for kit in KITS.values() for part in kit.planted]
     return tuple(sorted(dict.fromkeys(planted), key=lambda kind: [*SHORT, kind].index(kind)))
 
 
@@ -200,7 +207,7 @@ def scan_phantom(phantom: Phantom, *, causal: bool = True) -> list[Finding]:
 
 
 def labels_given(findings: Sequence[Finding]) -> dict[str, dict[str, int]]:
-    """Labels by head: site -> behaviour -> highest rung."""
+    """Labels by place: site -> behaviour -> highest rung."""
     given: dict[str, dict[str, int]] = {}
     for one in findings:
         if one.rung >= 1:
@@ -210,9 +217,10 @@ def labels_given(findings: Sequence[Finding]) -> dict[str, dict[str, int]]:
 
 
 def truths(phantom: Phantom) -> dict[str, str]:
-    """What each head truly is: a planted behaviour, a decoy's name, or a filler."""
-    config = phantom.hf.config
-    truth = {head_site(*head): FILLER for head in np.ndindex(config.num_hidden_layers, config.num_attention_heads)}
-    truth.update({site: name for name, site in phantom.decoys.items()})
-    truth.update({site: behaviour for behaviour, sites in phantom.truth.items() for site in sites})
-    return truth
+    """What each head and each neuron truly is: a planted behaviour, a decoy's name, a helper, or a filler."""
+    family = family_of(kit_of(phantom.kit), phantom.architecture)
+    truth = {head_site(*head): FILLERS[0] for head in np.ndindex(family.layers, family.heads)}
+    truth |= {str(Site(layer=layer, neuron=one)): FILLERS[1] for layer, one in np.ndindex(family.layers, family.neurons)}
+    truth |= dict.fromkeys(phantom.helpers, HELPER)
+    truth |= {site: name for name, site in phantom.decoys.items()}
+    return truth | {site: behaviour for behaviour, sites in phantom.truth.items() for site in sites}

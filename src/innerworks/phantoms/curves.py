@@ -1,10 +1,11 @@
-"""Recall curves of phantoms: how weak may a planted head be, how noisy its model, and still be found?
+"""Recall curves of phantoms: how weak may a planted part be, how noisy its model, and still be found?
 
-1. Strength: phantoms whose planted heads put less and less mass on their targets (amplitude 1 down to .05), without noise.
+1. Strength: phantoms whose planted heads put less and less mass on their targets, and whose planted neurons follow their rule
+   less and less (amplitude 1 down to .05), without noise.
 2. Noise: phantoms at full strength with `sigma RMS(W) N(0, 1)` added to every weight matrix (sigma 0 to 1).
 3. Recall by kind at rung 1, with exact intervals, and where it crosses 50 and 90 of 100 (`recall.py`).
 
-The rungs above the first are not tried: ablations cost ten times the reading, and a weaker head does less harm by design.
+The rungs above the first are not tried: ablations cost ten times the reading, and a weaker part does less harm by design.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,18 +27,18 @@ LEVELS: dict[Over, tuple[float, ...]] = {
 }
 Setting = tuple[float, float]  # amplitude, noise
 SAYS: dict[Over, str] = {
-    "amplitude": "strength: mass on the target",
+    "amplitude": "strength: mass on a head's target, share of a neuron's rule",
     "noise": "noise: added to every weight, in units of its matrix's RMS",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """Recall of planted heads by kind, over strength and over noise."""
+    """Recall of planted parts by kind, over strength and over noise."""
 
     phantoms: int  # per level
     recall: Mapping[tuple[str, Over, float], Recall]  # (kind, over, level)
-    mistaken: Mapping[tuple[Over, float], int]  # labels that are not true of their heads
+    mistaken: Mapping[tuple[Over, float], int]  # labels that are not true of their parts
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -85,12 +86,12 @@ class Curves:
 
     def _table(self, over: Over) -> Table:
         levels = [level for what, level in self.mistaken if what == over]
-        table = Table("kind", "heads", *(f"{level:g}" for level in levels), "50 %", "90 %", title=SAYS[over], **PLAIN)
+        table = Table("kind", "parts", *(f"{level:g}" for level in levels), "50 %", "90 %", title=SAYS[over], **PLAIN)
         for kind in self.kinds:
             of = self.curve(kind, over)
             reached = [self.crossing(kind, over, share).in_words(over) for share in SHARES]
             table.add_row(kind, str(of[levels[0]].planted), *(str(of[level].found) for level in levels), *reached)
-        table.add_row("labels not true of a head", "", *(str(self.mistaken[over, level]) for level in levels), "", "")
+        table.add_row("labels not true of a part", "", *(str(self.mistaken[over, level]) for level in levels), "", "")
         return table
 
 

@@ -40,6 +40,7 @@ class Family:
     kv_heads: int
     neurons: int
     flag_layer: int  # whose neurons write `first`; heads rest on it in later layers
+    activation: str  # by its name in Hugging Face
     config: Callable[["Family", int, int], PretrainedConfig]  # of a vocabulary size and the end token
     model: type[PreTrainedModel]
     state: Callable[[Sequence[Block], Mapping[str, Tensor]], dict[str, Tensor]]  # of blocks and embeddings
@@ -56,7 +57,7 @@ def load(family: Family, blocks: Sequence[Block], embeddings: Mapping[str, Tenso
 def _gpt2_config(family: Family, vocabulary: int, end: int) -> PretrainedConfig:
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     sizes = {"n_embd": D_MODEL, "n_layer": family.layers, "n_head": family.heads, "n_inner": family.neurons}
-    ends = {"bos_token_id": None, "eos_token_id": end}
+    ends = {"bos_token_id": None, "eos_token_id": end, "activation_function": family.activation}
     return GPT2Config(vocab_size=vocabulary, n_positions=POSITIONS, tie_word_embeddings=False, **sizes, **dropout, **ends)
 
 
@@ -83,7 +84,7 @@ def _llama_config(family: Family, vocabulary: int, end: int) -> PretrainedConfig
     heads = {"num_attention_heads": family.heads, "num_key_value_heads": family.kv_heads, "head_dim": D_HEAD}
     sizes = {"hidden_size": D_MODEL, "num_hidden_layers": family.layers, "intermediate_size": family.neurons, **heads}
     rope = {"max_position_embeddings": POSITIONS, "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA}}
-    ends = {"bos_token_id": None, "eos_token_id": end}
+    ends = {"bos_token_id": None, "eos_token_id": end, "hidden_act": family.activation}
     return LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=False, **sizes, **rope, **ends)
 
 
@@ -118,6 +119,7 @@ FAMILIES: dict[Architecture, Family] = {
         kv_heads=4,
         neurons=64,
         flag_layer=0,
+        activation="gelu_new",
         config=_gpt2_config,
         model=GPT2LMHeadModel,
         state=_gpt2_state,
@@ -128,6 +130,7 @@ FAMILIES: dict[Architecture, Family] = {
         kv_heads=4,
         neurons=96,
         flag_layer=1,
+        activation="silu",
         config=_llama_config,
         model=LlamaForCausalLM,
         state=_llama_state,

@@ -1,116 +1,19 @@
-"""Which parts go into one phantom? A kit is a few planted heads with their decoys, and a language in which they have a use.
+"""Which parts go into one phantom? The kits, and the heads in them; neurons are in `neuron_kits`.
 
 One phantom has no room for every kind: a decoy of one kind may be another kind itself. So there are kits, and `build` makes a
-phantom of one of them. For each part a kit says what it truly is (a decoy may be something, only not what it imitates), and
-whether the phantom's own predictions, or another part, depend on it.
+phantom of one of them.
 """
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from innerworks.errors import UsageError, near_misses
 from innerworks.phantoms import parts, sentences
 from innerworks.phantoms.kernels import only, window
+from innerworks.phantoms.kit import Kit, Materials, Part
+from innerworks.phantoms.neuron_kits import NEURONS, RELU
 from innerworks.phantoms.parts import Head
-from innerworks.phantoms.stream import TOKEN_CODE, Stream, haar
-from innerworks.phantoms.words import PLAIN, PUNCTUATION, SPACE, SPECIAL, Language, Vocabulary, write_documents
-from innerworks.text import Document
+from innerworks.phantoms.words import PUNCTUATION, SPACE, SPECIAL, Language, Vocabulary
 
-LOUDEST = 100.0  # how much louder the pair's previous-token head may write to make up for a small amplitude
-LAGS = (5, 9)  # how far back the copier at a gap looks, from and below: no kind of head looks there
 PREDICTED = 0.5  # of a unit code: how strongly it predicts; times 9 logits
 ENHANCED = 0.3  # what the decoy that looks at what is predicted adds to it
-
-
-@runtime_checkable
-class Write(Protocol):
-    """Writes n documents of about so many words."""
-
-    def __call__(self, vocabulary: Vocabulary, n: int, *, words: int, rng: np.random.Generator) -> list[Document]:
-        """Write them."""
-        ...
-
-
-def plain_documents(vocabulary: Vocabulary, n: int, *, words: int, rng: np.random.Generator) -> list[Document]:
-    """Documents of one domain, without syntax."""
-    texts = write_documents(vocabulary, n, words=words, rng=rng)
-    return [Document(id=f"{number:03d}", text=text) for number, text in enumerate(texts)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Materials:
-    """What a phantom's parts are made of."""
-
-    stream: Stream
-    amplitude: float
-    vocabulary: Vocabulary
-    codes: Tensor  # of each token, [token, TOKEN_CODE]
-    gap: int  # of the fixed-gap decoy
-    seed: int
-
-    @property
-    def loudness(self) -> float:
-        """What makes up for a small amplitude."""
-        return min(1 / self.amplitude, LOUDEST)
-
-    @property
-    def lag(self) -> int:
-        """How far back the copier at a gap looks."""
-        return int(np.random.default_rng([self.seed, 2]).integers(*LAGS))
-
-    @property
-    def particle(self) -> Tensor:
-        """Code of the particle."""
-        return self.codes[self.vocabulary.particle_id]
-
-    def ending(self, role: str) -> Tensor:
-        """Code of a role's ending."""
-        return self.codes[sentences.ending_ids(self.vocabulary)[role]]
-
-    def turn(self, name: str) -> Tensor:
-        """A rotation of codes, drawn once per name."""
-        generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + sum(name.encode()))
-        return haar(TOKEN_CODE, generator, fixed=torch.zeros(TOKEN_CODE, 0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One head: how it is made, and what it truly is.
-
-    behaviours: all kinds that it is of; of a planted head, the first is what it was planted as. decoy: it imitates something
-    that it is not. necessary: the phantom's predictions, or another part, depend on it.
-    """
-
-    name: str
-    make: Callable[[Materials], Head]
-    behaviours: tuple[str, ...] = ()
-    decoy: bool = False
-    necessary: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kit:
-    """Parts that fit into one phantom.
-
-    chain: parts that must stand in this order, since each reads what those before it write. sorts: what sort of token some
-    tokens are. particle: does a part say when the particle comes? Then nothing else does.
-    """
-
-    name: str
-    says: str
-    parts: tuple[Part, ...]
-    chain: tuple[str, ...] = ()
-    language: Language = PLAIN
-    sorts: Callable[[Vocabulary], Mapping[int, str]] = lambda vocabulary: {}
-    foretold: Callable[[Vocabulary], Sequence[int]] = lambda vocabulary: [vocabulary.particle_id]
-    write: Write = plain_documents
-    neurons: int = 0
-    depth: str = "quick"
 
 
 def _pieces(vocabulary: Vocabulary) -> dict[int, str]:
@@ -256,7 +159,7 @@ WRITING = Kit(
     language=Language(lists=True),
     sorts=_ordinals,
     foretold=lambda vocabulary: [],
-    neurons=32,
+    room=32,
     depth="standard",
 )
 
@@ -296,7 +199,7 @@ SENTENCES = Kit(
     depth="standard",
 )
 
-KITS: dict[str, Kit] = {kit.name: kit for kit in (PATTERNS, OFFSETS, WRITING, SENTENCES)}
+KITS: dict[str, Kit] = {kit.name: kit for kit in (PATTERNS, OFFSETS, WRITING, SENTENCES, NEURONS, RELU)}
 
 
 def kit_of(name: str) -> Kit:

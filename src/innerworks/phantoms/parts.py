@@ -25,12 +25,13 @@ import torch
 from torch import Tensor
 
 from innerworks.phantoms.kernels import Kernel, band, nearest, not_self, only, recent, window
-from innerworks.phantoms.stream import CLOCKS, D_HEAD, PAIRS, Stream
+from innerworks.phantoms.stream import CLOCKS, D_HEAD, PAIRS, WIDTHS, Stream
 
 SURE = 6.0  # nats between a target and the resting place at amplitude 1
 MATCH = 24.0  # nats between a matching token and one whose code has nothing in common with it
 COPY = 9.0  # logit that the token copied by the induction head gains
 KNOWN = 6.0  # logit that the particle gains from the duplicate-token head
+NEAR = 48.0  # at which position half of the mass is left on the first, by which neurons know how near it is
 VALUE = 2.5  # norm of a value vector, about that of the random heads
 
 
@@ -87,6 +88,22 @@ def sink(stream: Stream, amplitude: float) -> Head:
     """Look at the first position whatever is there: mass a among 100 keys, the others sharing the remainder equally."""
     query, key = attend(stream, first=confidence(amplitude) + math.log(100))
     return Head(query, key)
+
+
+def near_first(stream: Stream) -> Head:
+    """Look at the first position, and at all others alike: at position p the first gets `NEAR / (NEAR + p)`, which is written.
+
+    So a model without position embeddings can know how near the first position is. Neurons read it.
+    """
+    query, key = attend(stream, first=math.log(NEAR))
+    return Head(query, key, *move(stream, stream.read("first"), "start"))
+
+
+def pass_role(stream: Stream, role: str) -> Head:
+    """Look one back, and write whether the token there has a role: what a previous-token neuron reads."""
+    query, key = attend(stream, kernel=only(1), first=-SURE)
+    present = torch.eye(WIDTHS["previous"])[:, :1]
+    return Head(query, key, *move(stream, stream.role(role)[None], "previous", turn=present))
 
 
 def average(stream: Stream) -> Head:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from innerworks.phantoms.families import Family
+from innerworks.phantoms.kit import NeuronPart
 
 HELPER = "average"  # Llama's, in layer 0
 
@@ -39,6 +40,13 @@ def draw_places(family: Family, rng: np.random.Generator, names: Sequence[str], 
         free.remove(drawn[name])
     head = {name: kv_head * shared + int(rng.integers(shared)) for name, (_, kv_head) in drawn.items()}
     return {name: Place(layer=layer, head=head[name]) for name, (layer, _) in drawn.items()}
+
+
+def draw_layer(family: Family, rng: np.random.Generator, part: NeuronPart, places: Mapping[str, Place]) -> int:
+    """Draw a layer for a neuron: the last, or one from that of the head that it reads, or any in which heads can rest."""
+    if part.last:
+        return family.layers - 1
+    return int(rng.integers(places[part.reads].layer if part.reads else family.flag_layer + 1, family.layers))
 
 
 def _between(chain: Sequence[str], name: str, first: int, drawn: Mapping[str, tuple[int, int]], layers: int) -> range:

@@ -65,12 +65,17 @@ def plant_head(block: Block, family: Family, stream: Stream, place: Place, head:
         block.output[place.head] = stream.basis @ head.output
 
 
-def plant_neurons(block: Block, stream: Stream, neurons: Neurons, rng: np.random.Generator) -> None:
-    """Write neurons into randomly drawn places of their layer."""
+def plant_neurons(block: Block, stream: Stream, neurons: Neurons, rng: np.random.Generator, strength: Tensor) -> list[int]:
+    """Write neurons into randomly drawn places of their layer, and return these.
+
+    strength: of each, in (0, 1]: what is missing to 1 is the random neuron that stood there, by the weights of its gate.
+    """
     drawn = torch.as_tensor(rng.permutation(len(block.gate))[: len(neurons.gate)])
-    block.gate[drawn] = neurons.gate @ stream.basis.T
+    share = strength[:, None]
+    block.gate[drawn] = share * (neurons.gate @ stream.basis.T) + (1 - share) * block.gate[drawn]
     block.up[drawn] = neurons.up @ stream.basis.T
     block.down[:, drawn] = stream.basis @ neurons.down
+    return drawn.tolist()
 
 
 def add_noise(hf: PreTrainedModel, noise: float, generator: torch.Generator) -> None:

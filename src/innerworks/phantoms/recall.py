@@ -22,7 +22,7 @@ SHARES = (0.5, 0.9)  # of recall, at which strength and noise are reported
 
 @dataclass(frozen=True, kw_only=True)
 class Recall:
-    """How many of the heads of a kind were labelled as such, with the exact 95 % interval."""
+    """How many of the parts of a kind were labelled as such, with the exact 95 % interval."""
 
     found: int
     planted: int

@@ -42,8 +42,13 @@ WIDTHS = {
     "sort": 12,  # what sort of token this is, where a kit's heads must know (`kits`): then in place of letter, mark and other
     "after": TOKEN_CODE,  # which token follows in its order (Tuesday, of Monday): written by the first feed-forward
     "before": TOKEN_CODE,  # and which comes before it
+    "role": 4,  # what role a word has for the planted neurons, beside its letter
+    "start": 1,  # how near the first position is: written by a head that rests there the less the more there is to look at
+    "frequency": 1,  # read by the unembedding as token frequency, in kits with neurons that write it
+    "null": 3,  # read by nothing, in such kits not even by the unembedding: only the final norm feels it
 }
 SORTS = ("begins", "continues", "ordinal", "one", "many", "verb", "thing", "hill", "common")  # dimensions of `sort`
+ROLES = ("calls", "plain", "vague", "trigger")  # dimensions of `role`; what they are for says `followers`
 SIZES = {"constant": 64.0, "clock": 32.0, "first": 6000.0}  # norm of a signal; of all others:
 SIZE = 16.0
 
@@ -87,6 +92,10 @@ class Stream:
     def sort(self, *names: str) -> Tensor:
         """One row `[1, named]` that recovers whether a token is of one of these sorts."""
         return self.read("sort")[[SORTS.index(name) for name in names]].sum(dim=0, keepdim=True)
+
+    def role(self, name: str) -> Tensor:
+        """The row `[named]` that recovers whether a token has this role."""
+        return self.read("role")[ROLES.index(name)]
 
     def hands(self) -> tuple[Tensor, Tensor]:
         """Rows `[clocks, named]` for the horizontal and the vertical part of each clock's hand, unit length each.
