@@ -5,7 +5,9 @@
    kind's own way (through the scale of the norm; along the frequency direction): `T - past - share * T > 0` over documents,
    where T is the whole change. p is the larger one; false discoveries are controlled over both kinds (`stats.family_q`). The
    label's q is the larger of this and that of the weights: it needs both.
-3. Rung 2: the change exceeds that of 20 matched neurons by the floor (`stats.necessity`), for the strongest labels.
+3. Rung 2, for the strongest labels: what goes the kind's own way, in nats (`T - past`), exceeds by the floor what goes that
+   way without each of 20 matched neurons (`stats.necessity`). Not the whole change: a neuron that writes to logits directly
+   moves the entropy, too, and is no entropy neuron.
 4. `ceiling`: for every kind, the largest change that any neuron of these layers may make, by first-order estimates on discovery,
    scaled by the largest ratio of exact to estimated change among those that were ablated.
 """
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import stdtrit
 
 from innerworks.findings import Finding, joined
@@ -146,10 +149,16 @@ def tried(arrays: Mapping[str, np.ndarray], kind: Kind, neuron: Place) -> Tried:
     name, neurons = control_name(kind, neuron), arrays[f"{kind.name}/neurons"].tolist()
     return Tried(
         neuron=neuron,
-        harm=arrays[f"{kind.name}/{kind.quantity}"][neurons.index(list(neuron))].astype(np.float64),
+        harm=own_way(arrays, kind)[neurons.index(list(neuron))],
         controls=tuple((layer, part) for layer, part in arrays[f"{name}/controls"].tolist()),
         by_control=arrays[f"{name}/by_control"].astype(np.float64),
     )
+
+
+def own_way(arrays: Mapping[str, np.ndarray], kind: Kind) -> Float[np.ndarray, "neuron unit"]:
+    """How much of each document's change goes the kind's own way, in nats."""
+    of, past = (arrays[f"{kind.name}/{name}"].astype(np.float64) for name in (kind.of, kind.past))
+    return of - past
 
 
 def _place(one: Tested) -> dict[str, Any]:
@@ -229,7 +238,7 @@ def _necessity_row(one: Tested, found: Necessity, q: float, kept: Kept) -> Findi
         mde=found.mde,
         q=q,
         note=joined(
-            f"metric: mean absolute change ({one.kind.quantity})",
+            f"metric: {one.kind.of} that changes {one.kind.in_words}",
             how_alike(one.neuron, held.controls, kept.arrays["removed"].astype(np.float64)),
             "" if found.above_all else "a control changes as much",
         ),

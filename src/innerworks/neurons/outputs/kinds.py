@@ -15,7 +15,7 @@ class Kind:
     """One kind. weights: the score of `weigh.py` that picks it; quantity: what its loss changes; past: the part of a change that
     does not go the kind's own way.
 
-    share: how much at least must go that way. of: the quantity whose share it is.
+    share: how much at least must go that way, in words: which. of: the quantity whose share it is.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Kind:
     of: str
     past: str
     share: float
+    in_words: str
     weight_floor: float
 
 
@@ -41,6 +42,7 @@ KINDS = (
         of="entropy",
         past="entropy_frozen",
         share=0.5,  # more goes through the norm's scale than past it
+        in_words="through the scale of the final norm",
         weight_floor=0.10,  # the share of a random direction is .1 (a hundredth of the directions): as much again
     ),
     Kind(
@@ -53,6 +55,7 @@ KINDS = (
         of="loss",
         past="loss_restored",
         share=0.25,  # a cosine of .5 has a quarter of its square along one direction out of hundreds
+        in_words="along the frequency direction",
         weight_floor=0.10,  # as above
     ),
 )

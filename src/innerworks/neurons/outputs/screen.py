@@ -1,9 +1,9 @@
 """Which neurons might set the uncertainty, or move predictions towards frequencies? Estimates for all of some layers.
 
-1. `|gradient . (mean - activation)|` per row, averaged per document, of the entropy and of the KL from token frequencies: how
-   much either would change, to first order, were the neuron's mean put in its place. Three backward passes per batch, only
+1. `|gradient . (mean - activation)|` per row, averaged per document, of the entropy and of the KL from token frequencies:
+   how much either would change, to first order, were the neuron's mean put in its place. Three backward passes per batch, only
    through those layers.
-2. Of the entropy also with the scale of the final norm held still (no gradient passes it): the difference is what goes through it.
+2. Of the entropy also with the scale of the final norm held still (no gradient passes it): the rest is what goes through it.
 3. Rows are the same as those of the exact ablation (`effects.py`), documents those of the discovery half.
 
 What it does not do: decide. It picks what is ablated, and bounds what was not; how close it comes is kept beside it.

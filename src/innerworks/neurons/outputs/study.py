@@ -46,7 +46,7 @@ class Effort:
 
 HALVES: tuple[Half, Half] = ("discovery", "confirmation")
 EFFORTS = {
-    "quick": Effort(neurons=5, controlled=1, tokens=32, rows=8),
+    "quick": Effort(neurons=4, controlled=0, tokens=32, rows=8),
     "standard": Effort(neurons=10, controlled=3, tokens=48, rows=8),
     "full": Effort(neurons=40, controlled=20, tokens=128, rows=16),
 }
@@ -135,38 +135,40 @@ def candidates(kept: Kept, kind: Kind, most: int) -> list[Place]:
 def _ablate(
     given: Given, effort: Effort, batches: Sequence[TextBatch], kept: Kept, reference: NeuronReference, of: Frequencies
 ) -> Kept:
+    of_kind = {kind: candidates(kept, kind, effort.neurons) for kind in KINDS}
+    neurons = sorted({neuron for some in of_kind.values() for neuron in some})
+    count = _tally(given, len(neurons) * len(batches), "ablations")
+    also = [kind.past for kind in KINDS]
+    found = effects(given.model, batches, reference.mean, neurons, of, rows=effort.rows, also=also, step=count)
     arrays = {**kept.arrays, "confirmation": _units(batches)}
-    count = _tally(given, len(KINDS) * effort.neurons * len(batches), "ablations")
-    for kind in KINDS:
-        neurons = candidates(kept, kind, effort.neurons)
-        found = effects(given.model, batches, reference.mean, neurons, of, rows=effort.rows, also=(kind.past,), step=count)
-        arrays[f"{kind.name}/neurons"] = np.array(neurons, dtype=np.int64).reshape(-1, 2)
-        arrays |= {f"{kind.name}/{name}": one.astype(np.float32) for name, one in found.items()}
+    for kind, some in of_kind.items():
+        at = [neurons.index(one) for one in some]
+        arrays[f"{kind.name}/neurons"] = np.array(some, dtype=np.int64).reshape(-1, 2)
+        arrays |= {f"{kind.name}/{name}": one[at].astype(np.float32) for name, one in found.items()}
     return replace(kept, arrays=arrays)
 
 
 def _with_controls(
     given: Given, effort: Effort, batches: Sequence[TextBatch], kept: Kept, reference: NeuronReference, of: Frequencies
 ) -> Kept:
-    """Ablate 20 matched neurons for each of the strongest labels; what several share is run once."""
-    labels = sorted(
-        (one for one in decide.tested(kept, units_of(given.reading)) if one.q <= CONSTANTS.level),
-        key=lambda one: -one.change.mean,
-    )
-    suspects = {(layer, neuron) for kind in KINDS for layer, neuron in kept.arrays[f"{kind.name}/neurons"].tolist()}
-    of_label = {
-        (one.kind.name, one.neuron): nearest([one.neuron], suspects, reference.removed) for one in labels[: effort.controlled]
-    }
-    neurons = sorted({neuron for controls in of_label.values() for neuron in controls})
-    count = _tally(given, len(neurons) * len(batches), "ablations of controls")
-    found = effects(given.model, batches, reference.mean, neurons, of, rows=effort.rows, step=count)
+    """Ablate 20 matched neurons for each of the strongest labels: none that its kind's weights pick or that was tried."""
+    found = [one for one in decide.tested(kept, units_of(given.reading)) if one.q <= CONSTANTS.level]
+    labels = sorted(found, key=lambda one: -one.change.mean)[: effort.controlled]
+    controls = [nearest([one.neuron], _suspects(kept, one.kind), reference.removed) for one in labels]
+    count = _tally(given, sum(len(some) for some in controls) * len(batches), "ablations of controls")
     arrays = dict(kept.arrays)
-    for (name, neuron), controls in of_label.items():
-        kind = next(kind for kind in KINDS if kind.name == name)
-        at = [neurons.index(one) for one in controls]
-        arrays[f"{decide.control_name(kind, neuron)}/controls"] = np.array(controls, dtype=np.int64).reshape(-1, 2)
-        arrays[f"{decide.control_name(kind, neuron)}/by_control"] = found[kind.quantity][at].astype(np.float32)
+    for one, some in zip(labels, controls, strict=True):
+        kind, name = one.kind, decide.control_name(one.kind, one.neuron)
+        moved = effects(given.model, batches, reference.mean, some, of, rows=effort.rows, also=(kind.past,), step=count)
+        arrays[f"{name}/controls"] = np.array(some, dtype=np.int64).reshape(-1, 2)
+        arrays[f"{name}/by_control"] = (moved[kind.of] - moved[kind.past]).astype(np.float32)
     return replace(kept, arrays=arrays)
+
+
+def _suspects(kept: Kept, kind: Kind) -> set[Place]:
+    layers = kept.arrays["layers"].tolist()
+    picked = {(layers[at], neuron) for at, neuron in np.argwhere(decide.weight_q(kept, kind) <= CONSTANTS.level).tolist()}
+    return picked | {(layer, neuron) for one in KINDS for layer, neuron in kept.arrays[f"{one.name}/neurons"].tolist()}
 
 
 def _units(batches: Sequence[TextBatch]) -> np.ndarray:
