@@ -22,7 +22,7 @@ from innerworks.heads.syntax.study import Syntax
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Study, Units, units_of
-from innerworks.neurons.outputs import Outputs
+from innerworks.neurons.outputs import Outputs, Vocabulary
 from innerworks.scan.engine import Pass, begin, observe
 from innerworks.text import Reading
 
@@ -42,6 +42,7 @@ def studies() -> list[Study]:
         Sinks(),
         Streaming(),
         Outputs(),
+        Vocabulary(),
     ]
 
 

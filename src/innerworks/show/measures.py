@@ -108,6 +108,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "frequency_mediated": Measure(title="share of its effect along the frequency direction", question="breaks"),
     "frequency_cosine": _writes("how closely it follows token frequencies"),
+    "share_of_layer": _writes("share of a layer's neurons"),
     "ceiling": Measure(title="bound on all neurons", question="breaks"),
 }
 

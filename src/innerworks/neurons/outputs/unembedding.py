@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from innerworks.errors import UsageError
@@ -45,8 +45,12 @@ class Unembedding:
         """Some thousand tokens at a time, and their columns; unit: each of length 1."""
         for start in range(0, self.tokens, TOKENS_AT_ONCE):
             some = slice(start, min(start + TOKENS_AT_ONCE, self.tokens))
-            columns = before(self.norm, self.raw[:, some].mT).float() - self.mean
+            columns = self.columns(some)
             yield some, torch.nn.functional.normalize(columns, dim=-1) if unit else columns
+
+    def columns(self, some: slice | Int[Tensor, " some"]) -> Float[Tensor, "some d_model"]:
+        """The columns of some tokens."""
+        return before(self.norm, self.raw[:, some].mT).float() - self.mean
 
     def gram(self, *, unit: bool = False) -> Float[Tensor, "d_model d_model"]:
         """The sum of `column columnᵀ` over the vocabulary."""
