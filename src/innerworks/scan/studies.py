@@ -25,6 +25,7 @@ from innerworks.model.study import Given, Kept, Study, Units, units_of
 from innerworks.neurons.agreement.study import Agreement
 from innerworks.neurons.inputs.study import NeuronInputs
 from innerworks.neurons.knowledge.study import Knowledge
+from innerworks.neurons.outputs import Outputs, Vocabulary
 from innerworks.neurons.skills.study import Skills
 from innerworks.scan.engine import Pass, begin, observe
 from innerworks.text import Reading
@@ -35,7 +36,7 @@ Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or No
 #: chapter -> its studies, in the order in which they see each other's findings
 STUDIES: dict[str, tuple[Callable[[], Study], ...]] = {
     "heads": (Seen, Syntax, Circuits, Suppression, AblationStudy, Composition, Domains, Sinks, Streaming),
-    "neurons": (NeuronInputs, Skills, Agreement, Knowledge),
+    "neurons": (NeuronInputs, Outputs, Vocabulary, Skills, Agreement, Knowledge),
 }
 
 

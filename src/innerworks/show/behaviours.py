@@ -377,6 +377,61 @@ BEHAVIOURS: dict[str, Behaviour] = {
             mark="circle",
             told=True,
         ),
+        Behaviour(
+            name="entropy",
+            title="entropy",
+            says="sets how sure the prediction is, through the scale of the final norm",
+            meaning="It writes where the unembedding hardly looks. The final norm divides by the size of the whole stream, so "
+            "that all logits shrink or grow together: the prediction becomes less or more certain, and its order stays.",
+            source="Stolfo et al. 2024, arXiv:2406.16254",
+            colour="#3D7EA6",
+            mark="diamond-wide",
+            names=("entropy neuron", "entropy neurons"),
+        ),
+        Behaviour(
+            name="token_frequency",
+            title="token frequency",
+            says="moves the prediction towards or away from how frequent tokens are anyway",
+            meaning="A model that does not know what comes next does best to say what is common. Such a neuron raises or lowers "
+            "all tokens by how frequent they are.",
+            source="Stolfo et al. 2024, arXiv:2406.16254",
+            colour="#A65E3D",
+            mark="diamond-tall",
+            names=("token-frequency neuron", "token-frequency neurons"),
+        ),
+        Behaviour(
+            name="prediction",
+            title="prediction",
+            says="raises a few tokens where it fires",
+            meaning="A few tokens stand out of what it writes, and where it fires they become likelier: one of many small steps "
+            "from what is known to what is said.",
+            source="Gurnee et al. 2024, arXiv:2401.12181",
+            colour="#2F855A",
+            mark="triangle-up",
+            names=("prediction neuron", "prediction neurons"),
+        ),
+        Behaviour(
+            name="suppression",
+            title="suppression",
+            says="lowers a few tokens where it fires",
+            meaning="A few tokens stand out of what it writes, and where it fires they become less likely. In many models such "
+            "neurons take over in the last layers.",
+            source="Gurnee et al. 2024, arXiv:2401.12181",
+            colour="#B83280",
+            mark="triangle-down",
+            names=("suppression neuron", "suppression neurons"),
+        ),
+        Behaviour(
+            name="partition",
+            title="partition",
+            says="raises one part of the vocabulary and lowers the other",
+            meaning="No single token stands out of what it writes, and yet much is moved: words that begin with a space against "
+            "those that do not, say.",
+            source="Gurnee et al. 2024, arXiv:2401.12181",
+            colour="#6B46C1",
+            mark="bowtie",
+            names=("partition neuron", "partition neurons"),
+        ),
     )
 }
 

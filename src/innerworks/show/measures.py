@@ -122,6 +122,15 @@ MEASURES: dict[str, Measure] = {
     "distinct_tokens": _looks("different tokens at the strongest contexts"),
     "several_tokens": _looks("early neurons strongest on several tokens"),
     "early_share": _looks("token detectors in the first half of the layers"),
+    "entropy_effect": Measure(title="entropy that is another without it", question="breaks", decides=True),
+    "norm_mediated": Measure(title="share of it through the scale of the final norm", question="breaks"),
+    "hidden_share": _writes("share written where the unembedding hardly looks"),
+    "unigram_effect": Measure(
+        title="distance from token frequencies that is another without it", question="breaks", decides=True
+    ),
+    "frequency_mediated": Measure(title="share of its effect along the frequency direction", question="breaks"),
+    "frequency_cosine": _writes("how closely it follows token frequencies"),
+    "share_of_layer": _writes("share of a layer's neurons"),
 }
 
 CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)

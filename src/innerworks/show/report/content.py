@@ -15,7 +15,7 @@ from innerworks.errors import AtlasError
 from innerworks.show import facts, ledger, numbers, verdicts
 from innerworks.show.behaviours import Behaviour
 from innerworks.show.examples import Link, at_query
-from innerworks.show.figures import composition, domains, families, sinks, streaming, suppression, syntax
+from innerworks.show.figures import composition, domains, families, neuron_outputs, sinks, streaming, suppression, syntax
 from innerworks.show.figures import heads as figures
 from innerworks.show.ledger import Entry
 from innerworks.show.measures import MATERIALS, MEASURES, word
@@ -50,6 +50,13 @@ FIGURES: dict[str, tuple[Drawing, ...]] = {
             title="The best head of each relation against the best fixed offset",
             says="Accuracy of the head that was best on discovery, with intervals, and of the best fixed offset, by relation.",
             draw=syntax.relations,
+        ),
+    ),
+    "prediction": (
+        Drawing(
+            title="Which kinds of neuron stand in which layers",
+            says="Share of each layer's neurons that raise a few tokens, lower a few, or divide the vocabulary.",
+            draw=neuron_outputs.kinds_by_layer,
         ),
     ),
     "domain": (
