@@ -103,6 +103,10 @@ MEASURES: dict[str, Measure] = {
     "predictivity": _looks("documents told rightly by its mean", decides=True),
     "predictivity_late": _looks("documents told rightly by one late activation", decides=True),
     "ceiling": _looks("bound on all neurons"),
+    "average_precision": _looks("average precision for a concept", decides=True),
+    "probe": _looks("concept told by a probe of one neuron"),
+    "probe_gap": _looks("concept told better by sixteen neurons than by one"),
+    "forcing": Measure(title="concept mentioned when its neurons are forced", question="writes"),
     "group_harm": Measure(title="harm to its own kind of text, jointly", question="breaks"),
 }
 
@@ -114,6 +118,8 @@ MATERIALS = {
     "random": ("random tokens", "on random tokens"),
     "weights": ("weights", "by its weights"),
     "lists": ("ordinal lists", "on ordinal lists"),
+    "concepts": ("sentences with concepts", "on sentences with concepts"),
+    "generated text": ("generated text", "in generated text"),
 }
 
 

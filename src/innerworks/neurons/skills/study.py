@@ -34,7 +34,7 @@ CANDIDATES = 20  # neurons of each skill and way of reading that are tested, the
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Perturbing. skills: of how many; sizes: of groups; elsewhere: documents of each other domain; tokens: of each document.
+    """Perturbing. skills: of how many; sizes: of groups; elsewhere: documents of others; tokens: of each document.
 
     controlled: how many groups, those with most harm, are held against control groups.
     """
@@ -47,8 +47,8 @@ class Effort:
 
 
 EFFORTS = {
-    "standard": Effort(skills=3, sizes=(32,), elsewhere=2, tokens=48, controlled=2),
-    "full": Effort(skills=1000, sizes=(8, 32), elsewhere=8, tokens=128, controlled=1000),
+    "standard": Effort(skills=3, sizes=(32,), elsewhere=9, tokens=48, controlled=1),
+    "full": Effort(skills=1000, sizes=(8, 32), elsewhere=72, tokens=128, controlled=1000),
 }
 
 
