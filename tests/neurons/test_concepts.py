@@ -259,7 +259,8 @@ def test_a_random_model_has_no_class_of_words(tokenizer_of: Callable[..., Any]) 
 
 
 @pytest.mark.parametrize(
-    ("family", "words", "says"), [("mixtral", True, "mixtures"), ("llama", True, "reads 5"), ("llama", False, "does not know")]
+    ("family", "words", "says"),
+    [("mixtral", True, "mixture of experts"), ("llama", True, "reads 5"), ("llama", False, "does not know")],
 )
 def test_what_cannot_be_asked_is_said(tokenizer_of: Callable[..., Any], family: str, words: bool, says: str) -> None:
     tokenizer = worded(tokenizer_of).tokenizer if words else tokenizer_of(words=["red"])

@@ -218,7 +218,8 @@ def test_in_shuffled_strata_nothing_is_found(handmade: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "kinds", "says"), [("mixtral", KINDS, "mixtures"), ("qwen3_moe", KINDS, "mixtures"), ("llama", 1, "tell apart")]
+    ("family", "kinds", "says"),
+    [("mixtral", KINDS, "mixture of experts"), ("qwen3_moe", KINDS, "mixture of experts"), ("llama", 1, "tell apart")],
 )
 def test_what_cannot_be_asked_is_said(tiny_model: Any, family: str, kinds: int, says: str) -> None:
     reading = reading_of(8)

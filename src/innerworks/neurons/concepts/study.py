@@ -25,6 +25,7 @@ from innerworks.neurons.concepts.precision import average_precision, by_chance
 from innerworks.neurons.concepts.probe import probes
 from innerworks.neurons.concepts.respond import SIGNS, longest, responses
 from innerworks.neurons.groups import matched_groups
+from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, neuron_reference
 from innerworks.neurons.necessity import Neuron
 from innerworks.text.tasks.concepts import CLASSES, HALVES, Example, concepts, examples, known
@@ -56,15 +57,13 @@ class Concepts:
 
     def instruments(self, model: Model) -> Sequence[Instrument]:
         """Means, for what an ablation of a neuron would remove: controls are matched by it."""
-        return [NeuronMeans()] if _plain(model) else []
+        return [NeuronMeans()] if not lacking(model) else []
 
     def measure(self, given: Given) -> Kept:
         """Respond, rank, probe, force; goes on from `given.saved`."""
         effort = EFFORTS[given.depth]
-        if not _plain(given.model):
-            return Kept(
-                about={"not measured": "not every layer has a feed-forward of plain neurons (mixtures of experts have not)"}
-            )
+        if reason := lacking(given.model):
+            return Kept(about={"not measured": reason})
         some = known(given.model.tokenizer, examples(frames=effort.frames))
         if not concepts(some):
             return Kept(about={"not measured": "the tokenizer does not know the words of these sentences"})
@@ -84,10 +83,6 @@ class Concepts:
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
         """Average precisions, probes, and texts in which a forced concept is mentioned."""
         return [*before, *decide.findings(kept)]
-
-
-def _plain(model: Model) -> bool:
-    return len(model.sites("neurons")) == model.anatomy.layers
 
 
 @dataclass(frozen=True, kw_only=True)
