@@ -89,6 +89,21 @@ def test_average_precision_against_the_definition() -> None:
             assert found[concept, neuron] == pytest.approx(np.mean(precise))
 
 
+def test_the_jackknife_leaves_out_one_unit_after_the_other() -> None:
+    random = np.random.default_rng(8)
+    values, units = np.round(random.standard_normal(24), 1), [f"u{i // 2}" for i in range(24)]
+    positive = random.random(24) < 0.5
+    found = above_chance(values, positive, units)
+
+    def excess(kept: np.ndarray) -> float:
+        chance = by_chance(int(positive[kept].sum()), int(kept.sum()))
+        return float(average_precision(values[kept][:, None], positive[None, kept])[0, 0]) - chance
+
+    without = np.array([excess(np.array(units) != unit) for unit in dict.fromkeys(units)])
+    assert float(found.mean) == pytest.approx(excess(np.ones(24, bool)))
+    assert float(found.se) == pytest.approx(np.sqrt(11 / 12 * ((without - without.mean()) ** 2).sum()))
+
+
 def test_chance_is_the_mean_over_orders() -> None:
     random, positive = np.random.default_rng(1), np.arange(40) < 6
     found = average_precision(random.standard_normal((40, 20000)), positive[None])

@@ -9,6 +9,7 @@
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -37,6 +38,7 @@ def _last_equal(ordered: Float[np.ndarray, "example neuron"]) -> Int[np.ndarray,
     return np.minimum.accumulate(places[::-1], axis=0)[::-1]
 
 
+@cache
 def by_chance(positive: int, examples: int) -> float:
     """The average precision to be expected of a response that has nothing to do with the concept."""
     harmonic = float((1 / np.arange(1, examples + 1)).sum())
@@ -46,11 +48,25 @@ def by_chance(positive: int, examples: int) -> float:
 def above_chance(values: Float[np.ndarray, " example"], positive: Bool[np.ndarray, " example"], units: Sequence[str]) -> Estimate:
     """The average precision of one response, less its chance; n counts positive units."""
     names, unit = np.unique(np.asarray(units), return_inverse=True)
-    whole = _excess(values, positive)
-    without = np.array([_excess(values[unit != one], positive[unit != one]) for one in range(len(names))])
+    order = np.argsort(-values, kind="stable")
+    last = _last_equal(values[order][:, None])[:, 0]
+    everything = np.ones((1, len(values)), dtype=bool)
+    whole = _excess(everything, positive[order], last)[0]
+    without = _excess(unit[order][None] != np.arange(len(names))[:, None], positive[order], last)
     n, count = len(names), len(np.unique(unit[positive]))
     se = np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum())
     return Estimate(mean=np.asarray(whole), se=np.asarray(se), n=count, df=max(count - 1, 1), positive=np.asarray(1.0))
+
+
+def _excess(
+    kept: Bool[np.ndarray, "way example"], positive: Bool[np.ndarray, " example"], last: Int[np.ndarray, " example"]
+) -> Float[np.ndarray, " way"]:
+    """Average precision less chance, of each way to leave examples out; all in the order of the response."""
+    hits = kept & positive
+    so_far, rank = np.cumsum(hits, axis=1)[:, last], np.cumsum(kept, axis=1)[:, last]
+    precise = (hits * so_far / np.maximum(rank, 1)).sum(axis=1) / hits.sum(axis=1)
+    sizes = zip(hits.sum(axis=1).tolist(), kept.sum(axis=1).tolist(), strict=True)
+    return precise - np.array([by_chance(*both) for both in sizes])
 
 
 def p_above(
@@ -61,8 +77,3 @@ def p_above(
         return 1.0
     responses = two_sample(values[positive], values[~positive])
     return max(float(found.p_above(floor)), float(upper_tail(responses.mean, responses.se, responses.df)))
-
-
-def _excess(values: Float[np.ndarray, " example"], positive: Bool[np.ndarray, " example"]) -> float:
-    whole = average_precision(values[:, None], positive[None])[0, 0]
-    return float(whole) - by_chance(int(positive.sum()), len(positive))
