@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import polars
 
 SECOND_MODEL = "a scan sees one model; lay two side by side with: innerworks universal A B"
+PRECISION = "average_precision"
 
 
 def without_relu(findings: "polars.DataFrame") -> str | None:
@@ -54,6 +55,19 @@ NEURONS = (
                 "without the best of them that kind of text is lost, beyond other neurons", "skill:", "group_harm", denies=False
             ),
             some("and other kinds are hardly harmed", "skill:", rung=3, measure="group_harm"),
+        ),
+    ),
+    Claim(
+        id="F3",
+        title="concept neurons",
+        statement="Some neurons are specific to a concept: a class of words or a grammatical form.",
+        citation="Suau et al. 2020, arXiv:2005.07647; Gurnee et al. 2023, arXiv:2305.01610",
+        clauses=(
+            some(
+                "neurons that single out a concept, in words and sentences they were not chosen on", "concept:", measure=PRECISION
+            ),
+            more("a probe of one neuron tells a concept", "concept:", "probe"),
+            more("held at what they do where it is there, they make the model speak of it", "concept:", "forcing", denies=False),
         ),
     ),
     Claim(

@@ -432,6 +432,18 @@ BEHAVIOURS: dict[str, Behaviour] = {
             mark="bowtie",
             names=("partition neuron", "partition neurons"),
         ),
+        Behaviour(
+            name="concept",
+            title="concept",
+            says="responds to one concept more than to others",
+            meaning="Such a neuron responds most to colours, to countries, to plurals, also to words that it was not chosen by; "
+            "held high, it may make the model speak of them.",
+            source="Suau et al. 2020, arXiv:2005.07647",
+            colour="#2E7F86",
+            mark="circle",
+            names=("concept neuron", "concept neurons"),
+            members=("concept", "concepts"),
+        ),
     )
 }
 
@@ -498,6 +510,8 @@ def _member(family: Behaviour, member: str) -> Behaviour:
         title, says, name = f"{plain} text", f"tells {plain} from all other text", f"{plain} neuron"
     if family.name == "domain_neuron":
         title, says, name = f"{plain} domain", f"is driven apart by {plain}", f"{plain} neuron"
+    if family.name == "concept":
+        title, says, name = f"concept: {plain}", f"responds to {plain} more than to anything else asked about", f"{plain} neuron"
     return replace(
         family,
         name=f"{family.name}:{member}",

@@ -110,6 +110,10 @@ MEASURES: dict[str, Measure] = {
     "beyond_agreement": Measure(title="answers lost beyond three times the harm to agreement", question="breaks"),
     "predictivity": _looks("documents told rightly by its mean", decides=True),
     "predictivity_late": _looks("documents told rightly by one late activation", decides=True),
+    "average_precision": _looks("average precision for a concept", decides=True),
+    "probe": _looks("concept told by a probe of one neuron"),
+    "probe_gap": _looks("concept told better by sixteen neurons than by one"),
+    "forcing": Measure(title="concept mentioned when its neurons are forced", question="writes"),
     "group_harm": Measure(title="harm to its own kind of text, jointly", question="breaks"),
     "variance_explained": _looks("variance explained beyond all other features", decides=True),
     "shifted": _looks("variance that goes with the position when the text is shifted", decides=True),
@@ -141,6 +145,8 @@ MATERIALS = {
     "random": ("random tokens", "on random tokens"),
     "weights": ("weights", "by its weights"),
     "lists": ("ordinal lists", "on ordinal lists"),
+    "concepts": ("sentences with concepts", "on sentences with concepts"),
+    "generated text": ("generated text", "in generated text"),
 }
 
 

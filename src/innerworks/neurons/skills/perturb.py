@@ -23,10 +23,11 @@ HALF: Half = "confirmation"
 
 
 def trial(reading: Reading, domain: str, *, elsewhere: int, tokens: int) -> list[TextBatch]:
-    """Beginnings of all confirmation documents of a domain, and of so many of each other domain."""
-    batches = []
-    for name, windows in openings(reading, HALF, tokens=tokens).items():
-        chosen = windows if name == domain else windows[:elsewhere]
+    """Beginnings of all confirmation documents of a domain, and of about so many others, as many of each other domain."""
+    batches, texts = [], openings(reading, HALF, tokens=tokens)
+    each = -(-elsewhere // (len(texts) - 1))
+    for name, windows in texts.items():
+        chosen = windows if name == domain else windows[:each]
         batches += [batch_of(chosen[start : start + BATCH], "text", name, HALF) for start in range(0, len(chosen), BATCH)]
     return batches
 

@@ -19,6 +19,7 @@ from innerworks.model.study import Given, Kept, Units, units_of
 from innerworks.model.tally import Tally
 from innerworks.neurons.groups import Group as Members
 from innerworks.neurons.groups import matched_groups
+from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, NeuronReference, neuron_reference
 from innerworks.neurons.skills import decide
 from innerworks.neurons.skills.accuracy import best_by_chance, interval
@@ -34,7 +35,7 @@ CANDIDATES = 20  # neurons of each skill and way of reading that are tested, the
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Perturbing. skills: of how many; sizes: of groups; elsewhere: documents of each other domain; tokens: of each document.
+    """Perturbing. skills: of how many; sizes: of groups; elsewhere: documents of others; tokens: of each document.
 
     controlled: how many groups, those with most harm, are held against control groups.
     """
@@ -47,8 +48,8 @@ class Effort:
 
 
 EFFORTS = {
-    "standard": Effort(skills=3, sizes=(32,), elsewhere=2, tokens=48, controlled=2),
-    "full": Effort(skills=1000, sizes=(8, 32), elsewhere=8, tokens=128, controlled=1000),
+    "standard": Effort(skills=3, sizes=(32,), elsewhere=9, tokens=48, controlled=1),
+    "full": Effort(skills=1000, sizes=(8, 32), elsewhere=72, tokens=128, controlled=1000),
 }
 
 
@@ -59,14 +60,12 @@ class Skills:
 
     def instruments(self, model: Model) -> Sequence[Instrument]:
         """What every neuron does on each document, and the means that go in its place."""
-        return [NeuronMeans(), SkillReadings()] if _plain(model) else []
+        return [NeuronMeans(), SkillReadings()] if not lacking(model) else []
 
     def measure(self, given: Given) -> Kept:
         """Choose and count, then perturb; goes on from `given.saved`."""
-        if not _plain(given.model):
-            return Kept(
-                about={"not measured": "not every layer has a feed-forward of plain neurons (mixtures of experts have not)"}
-            )
+        if reason := lacking(given.model):
+            return Kept(about={"not measured": reason})
         batches = [documents(given.reading, half, tokens=LEAST_TOKENS) for half in HALVES]
         domains = comparable(*batches)
         if not domains or len({batch.stratum for batch in batches[0]}) < 2:
@@ -90,10 +89,6 @@ class _Best:
     ranked: Members
     suspects: frozenset[tuple[int, int]]
     apart: float
-
-
-def _plain(model: Model) -> bool:
-    return len(model.sites("neurons")) == model.anatomy.layers
 
 
 def _choose(given: Given, domains: Sequence[str], places: Sequence[int]) -> tuple[Kept, dict[str, _Best]]:
