@@ -144,7 +144,7 @@ def test_contributions_are_what_the_difference_falls_by_where_everything_is_line
         moved = own[..., neuron] + small * (mean.values["neurons"][1, neuron] - own[..., neuron])
         own[..., neuron] = torch.where(rows, moved, own[..., neuron])
         after = model.run(side.batch.tokens, mask=side.batch.mask, edit=iw.model.patch("L1.neurons", own), logits="none")
-        fall = (metric(side.batch, clean.final) - metric(side.batch, after.final)).double().numpy() / small
+        fall = (metric(side.batch, clean.final) - metric(side.batch, after.final)).double().numpy(force=True) / small
         np.testing.assert_allclose(found[:, 1, neuron], side.by_unit(fall[None])[0], atol=2e-2)
 
 

@@ -115,7 +115,7 @@ def run(
     """Run a model once; see `Model.run` for the meaning of the arguments. start: compute only from this token on."""
     call = Call(replace(Positions.of(mask), offset=start))
     recorded: dict[Place, list[Tensor]] = {}
-    if grad:
+    if grad and resume is None:  # where a run is resumed they flow from what is edited or recorded, and nothing before is run
         call.add("resid_pre", 0, _let_gradients_flow)  # first, so that recordings lie downstream of it
     add_edits(model, call, edit)
     for site in expand(record, layers=model.anatomy.layers, heads=model.anatomy.heads):

@@ -28,7 +28,7 @@ from innerworks.neurons.agreement.measure import Side, contributions, sides
 from innerworks.neurons.groups import matched_groups
 from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, neuron_reference, reference_of
-from innerworks.neurons.necessity import Neuron, packed, tried, without
+from innerworks.neurons.necessity import Neuron, packed, tried, unpacked, without
 from innerworks.stats import CONSTANTS, Array, Half, estimate
 from innerworks.text import Reading, TextBatch
 from innerworks.text.openings import openings
@@ -80,8 +80,7 @@ class Agreement:
         kept = given.saved or _screened(given, asked, of.mean, of.removed)
         given.save(kept)
         labels = [one.neuron for one in decide.candidates(kept) if one.labelled][: effort.ablated]
-        if labels and "ablation/harm" not in kept.arrays:
-            kept = _alone(given, asked["confirmation"], of.mean, labels, kept)
+        kept = _alone(given, asked["confirmation"], of.mean, labels, kept)
         if effort.together and "joint/harm" not in kept.arrays:
             kept = _together(given, asked["confirmation"], of.mean, labels[: CONSTANTS.joint_members], kept)
         return _elsewhere(given, asked["confirmation"], of.mean, kept) if effort.together else kept
@@ -112,22 +111,27 @@ def _screened(given: Given, asked: dict[Half, Side], mean: Mean, removed: Array)
 
 
 def _alone(given: Given, side: Side, mean: Mean, labels: Sequence[Neuron], kept: Kept) -> Kept:
-    step = _tally(given, len(labels) * (1 + CONSTANTS.controls), "ablations of agreement neurons")
-    found = tried(
-        given.model,
-        [side.batch],
-        mean,
-        kept.arrays["removed"].astype(np.float64),
-        labels,
-        _suspects(kept),
-        difference(given.model, side.asked),
-        side.strata,
-        falls=True,
-        by_unit=side.by_unit,
-        floor=decide.FLOOR,
-        step=step,
-    )
-    return _saved(given, replace(kept, arrays={**kept.arrays, **packed(found, "ablation")}))
+    """Ablate each label, and controls where its harm asks for them; what is done is saved after each."""
+    found = unpacked(kept.arrays, "ablation") if "ablation/harm" in kept.arrays else []
+    left = [neuron for neuron in labels if neuron not in [one.neuron for one in found]]
+    step = _tally(given, len(left) * (1 + CONSTANTS.controls), "ablations of agreement neurons")
+    for neuron in left:
+        found += tried(
+            given.model,
+            [side.batch],
+            mean,
+            kept.arrays["removed"].astype(np.float64),
+            [neuron],
+            _suspects(kept),
+            difference(given.model, side.asked),
+            side.strata,
+            falls=True,
+            by_unit=side.by_unit,
+            floor=decide.FLOOR,
+            step=step,
+        )
+        kept = _saved(given, replace(kept, arrays={**kept.arrays, **packed(found, "ablation")}))
+    return kept
 
 
 def _together(given: Given, side: Side, mean: Mean, members: Sequence[Neuron], kept: Kept) -> Kept:

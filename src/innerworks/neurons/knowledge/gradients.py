@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from innerworks.model import Model, Run, patch
 from innerworks.neurons.knowledge.last import Tokens, clean_runs, last_only, log_probability, repeated
 from innerworks.sites import Site
 
-ROWS = 256  # last tokens of one backward pass
+ROWS = 320  # last tokens of one backward pass
+LAYERS = 5  # that share it, each in rows of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,33 +41,46 @@ def integrated_gradients(
     step: Callable[[int], None] = lambda prompts: None,
 ) -> Attributions:
     """Attribute the answer's probability after each prompt to every neuron; step: called with the prompts done."""
-    shape = len(prompts), model.anatomy.layers, model.anatomy.neurons
+    every = torch.arange(model.anatomy.layers)
+    shape = len(prompts), len(every), model.anatomy.neurons
     probability, nats, activation = (torch.zeros(shape) for _ in range(3))
     for numbers, clean in clean_runs(model, prompts):
+        own = torch.stack([clean.recorded["neurons", int(layer)][:, -1].float().cpu() for layer in every], dim=1)
         wanted = torch.tensor([[answers[number]] for number in numbers])
-        for some in torch.arange(len(numbers)).split(max(1, ROWS // steps)):
-            many = repeated(clean, some.repeat_interleave(steps))
+        for some in torch.arange(len(numbers)).split(max(1, ROWS // (LAYERS * steps))):
             places = torch.tensor(numbers)[some]
-            for layer in range(model.anatomy.layers):
-                own = clean.recorded["neurons", layer][some, -1].float()
-                found = _of_layer(model, many, layer, own, wanted[some], steps)
-                probability[places, layer], nats[places, layer] = (one.cpu() for one in found)
-                activation[places, layer] = own.cpu()
+            activation[places] = own[some]
+            for layers in every.split(LAYERS):
+                found = _of_layers(model, clean, some, layers.tolist(), own[some][:, layers], wanted[some], steps)
+                at = places[:, None], layers
+                probability[at], nats[at] = found
             step(len(some))
     return Attributions(probability=probability, nats=nats, activation=activation)
 
 
-def _of_layer(
-    model: Model, many: Run, layer: int, own: Float[Tensor, "prompt neuron"], answers: Tensor, steps: int
-) -> tuple[Float[Tensor, "prompt neuron"], Float[Tensor, "prompt neuron"]]:
-    """Attributions of one layer: of the probability, and of the log-probability."""
-    middles = (torch.arange(steps, device=own.device) + 0.5) / steps
-    scaled = (own[:, None] * middles[:, None]).flatten(0, 1).requires_grad_()  # [prompt step, neuron]
-    edit = patch(Site(layer=layer, kind="neurons"), scaled[:, None], positions=last_only(many))
-    run = model.run(many.tokens, edit=edit, resume=many, suffix=True, grad=True, logits="none")
+def _of_layers(
+    model: Model,
+    clean: Run,
+    rows: Int[Tensor, " prompt"],
+    layers: list[int],
+    own: Float[Tensor, "prompt layer neuron"],
+    answers: Int[Tensor, "prompt 1"],
+    steps: int,
+) -> tuple[Float[Tensor, "prompt layer neuron"], Float[Tensor, "prompt layer neuron"]]:
+    """Attributions of some layers, of the probability and of the log-probability: one row for each prompt, layer and step."""
+    each = len(layers) * steps
+    many = repeated(clean, rows.repeat_interleave(each), first=layers[0])
+    middles = (torch.arange(steps) + 0.5) / steps
+    scaled = (own[:, :, None] * middles[:, None]).flatten(0, 2).to(model.device).requires_grad_()  # [row, neuron]
+    edits = []
+    for number, layer in enumerate(layers):
+        mine = torch.arange(len(scaled)) // steps % len(layers) == number
+        where = last_only(many) & mine.to(many.mask.device)[:, None]
+        edits.append(patch(Site(layer=layer, kind="neurons"), scaled[:, None], positions=where))
+    run = model.run(many.tokens, edit=edits, resume=many, suffix=True, grad=True, logits="none")
     with torch.enable_grad():
-        log = log_probability(model, run.final, answers.repeat_interleave(steps, dim=0))
+        log = log_probability(model, run.final, answers.repeat_interleave(each, dim=0))
     (of_log,) = torch.autograd.grad(log.sum(), scaled)
     of_probability = of_log * log.detach().exp().to(of_log)[:, None]  # dp = p d log p
-    probability, nats = (own * one.unflatten(0, (-1, steps)).mean(dim=1) for one in (of_probability, of_log))
+    probability, nats = (own * one.cpu().unflatten(0, (len(rows), -1, steps)).mean(dim=2) for one in (of_probability, of_log))
     return probability, nats

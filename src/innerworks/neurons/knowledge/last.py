@@ -33,8 +33,8 @@ def clean_runs(model: Model, prompts: Sequence[Tokens]) -> Iterator[tuple[list[i
         yield some, model.run(tokens, record=model.sites("neurons"), keep="resume", logits="none")
 
 
-def repeated(clean: Run, rows: Int[Tensor, " row"]) -> Run:
-    """The same run with its texts in other numbers: rows of it, each as often as it is named."""
+def repeated(clean: Run, rows: Int[Tensor, " row"], *, first: int) -> Run:
+    """The same run with its texts in other numbers: rows of it, each as often as it is named, to resume from layer `first`."""
     if clean.streams is None or clean.cache is None:
         raise UsageError("Rows can only be repeated of a run made with keep='resume'.")
     rows = rows.to(clean.tokens.device)
@@ -44,8 +44,11 @@ def repeated(clean: Run, rows: Int[Tensor, " row"]) -> Run:
         mask=clean.mask[rows],
         final=clean.final[rows],
         recorded={},
-        streams={layer: stream[rows.to(stream.device)] for layer, stream in clean.streams.items()},
-        cache=[(keys[rows.to(keys.device)], values[rows.to(values.device)]) for keys, values in clean.cache],
+        streams={layer: stream[rows.to(stream.device)] for layer, stream in clean.streams.items() if layer == first - 1},
+        cache=[
+            (keys[rows.to(keys.device)], values[rows.to(values.device)]) if number == 0 or number >= first else (keys, values)
+            for number, (keys, values) in enumerate(clean.cache)
+        ],
     )
 
 

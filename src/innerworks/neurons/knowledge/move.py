@@ -44,7 +44,8 @@ def moved(
         for start in range(0, len(here), ROWS):
             some = here[start : start + ROWS]
             asked = [questions[i] for i in some]
-            many = repeated(clean, torch.tensor([row_of[one.tokens] for one in asked]))
+            first = min(layer for one in asked for layer, _ in one.neurons)
+            many = repeated(clean, torch.tensor([row_of[one.tokens] for one in asked]), first=first)
             answers = padded([one.answers for one in asked])
             finals = many.final, _changed(model, many, asked)
             found[:, some] = torch.stack([log_probability(model, one, answers).double().cpu() for one in finals])
