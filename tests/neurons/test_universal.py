@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 import innerworks as iw
 from innerworks.claims import LEDGER, judge
-from innerworks.errors import TextError, UnsupportedModel, UsageError
+from innerworks.errors import BrokenModel, TextError, UnsupportedModel, UsageError
 from innerworks.findings import frame
 from innerworks.neurons.universal import activations, findings, multiplications, texts_of, universality
 from innerworks.neurons.universal.agreement import agreement
@@ -223,6 +223,13 @@ def test_a_neuron_that_never_changes_matches_nothing(gpt2, corpus):
     found = universality(iw.Model(hf, gpt2.tokenizer, certified=False), other, corpus, tokens=2000)
     assert found.correlation[1, 3] == found.excess[1, 3] == found.high[1, 3] == 0.0 and not found.universal[1, 3]
     assert np.isfinite(found.excess).all() and np.isfinite(found.p).all()
+
+
+def test_activations_that_are_not_finite_are_refused(gpt2, corpus):
+    hf = deepcopy(gpt2.hf)
+    hf.transformer.h[1].mlp.c_fc.bias.data[3] = torch.inf
+    with pytest.raises(BrokenModel, match="L1.neurons .* are not finite"):
+        universality(gpt2, iw.Model(hf, gpt2.tokenizer, certified=False), corpus, tokens=2000)
 
 
 def test_models_with_other_tokenizers_are_compared(make, corpus):

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from innerworks.errors import BrokenModel
 from innerworks.model import Model
 from innerworks.neurons.universal.stretches import Side
 from innerworks.sites import Site
@@ -56,4 +57,7 @@ def _activations(
             found[i, done : done + len(rows)] = run.recorded["neurons", layer][rows, columns].float().to(device)
         done += len(rows)
         step(len(rows))
+    for layer, one in zip(layers, found, strict=True):
+        if not bool(one.isfinite().all()):
+            raise BrokenModel(f"L{layer}.neurons of {model.name} are not finite in its dtype: load it in float32 or bfloat16.")
     return found
