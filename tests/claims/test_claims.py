@@ -1,5 +1,6 @@
 """The ledger: clauses are answered by rule, verdicts add up as written, and missing evidence is never a verdict."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,6 +57,14 @@ class TestSomeExist:
         wide = row("L2H2", effect=0.01, effect_low=-0.04, effect_high=0.06)
         found = ask(some("x", "induction"), *NOTHING, wide)
         assert found.answer == "open" and "underpowered" in found.says
+
+    def test_of_neurons_the_ceiling_makes_a_no(self):
+        candidate = row("L2N7", effect=0.03, effect_low=0.01, effect_high=0.05)
+        low = row("model", measure="ceiling", effect=0.02, effect_high=0.03)
+        assert ask(some("x", "induction"), candidate).answer == "open"
+        assert ask(some("x", "induction"), candidate, low).answer == "no"
+        assert ask(some("x", "induction"), candidate, replace(low, effect_high=0.05)).answer == "open"
+        assert ask(some("x", "induction"), candidate, replace(low, mde=0.05)).answer == "open"
 
     def test_few_powered_parts_are_open(self):
         weak = [row(f"L5H{head}", mde=0.2) for head in range(4)]

@@ -22,6 +22,7 @@ from innerworks.heads.syntax.study import Syntax
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Study, Units, units_of
+from innerworks.neurons.outputs import Outputs
 from innerworks.scan.engine import Pass, begin, observe
 from innerworks.text import Reading
 
@@ -30,7 +31,18 @@ Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or No
 
 def studies() -> list[Study]:
     """Every study of a scan, in order."""
-    return [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks(), Streaming()]
+    return [
+        Seen(),
+        Syntax(),
+        Circuits(),
+        Suppression(),
+        AblationStudy(),
+        Composition(),
+        Domains(),
+        Sinks(),
+        Streaming(),
+        Outputs(),
+    ]
 
 
 def watch(model: Model, chosen: Sequence[Study]) -> list[Instrument]:

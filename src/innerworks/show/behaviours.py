@@ -251,6 +251,28 @@ BEHAVIOURS: dict[str, Behaviour] = {
             mark="star-triangle-up",
             told=True,
         ),
+        Behaviour(
+            name="entropy",
+            title="entropy",
+            says="sets how sure the prediction is, through the scale of the final norm",
+            meaning="It writes where the unembedding hardly looks. The final norm divides by the size of the whole stream, so "
+            "that all logits shrink or grow together: the prediction becomes less or more certain, and its order stays.",
+            source="Stolfo et al. 2024, arXiv:2406.16254",
+            colour="#3D7EA6",
+            mark="diamond-wide",
+            names=("entropy neuron", "entropy neurons"),
+        ),
+        Behaviour(
+            name="token_frequency",
+            title="token frequency",
+            says="moves the prediction towards or away from how frequent tokens are anyway",
+            meaning="A model that does not know what comes next does best to say what is common. Such a neuron raises or lowers "
+            "all tokens by how frequent they are.",
+            source="Stolfo et al. 2024, arXiv:2406.16254",
+            colour="#A65E3D",
+            mark="diamond-tall",
+            names=("token-frequency neuron", "token-frequency neurons"),
+        ),
     )
 }
 

@@ -100,6 +100,15 @@ MEASURES: dict[str, Measure] = {
         "carries, in the values, the effect of {}",
     ),
     "self_repair": _pair("self-repair", "when it is lost, {} makes up for it", "makes up for the loss of {}"),
+    "entropy_effect": Measure(title="entropy that is another without it", question="breaks", decides=True),
+    "norm_mediated": Measure(title="share of it through the scale of the final norm", question="breaks"),
+    "hidden_share": _writes("share written where the unembedding hardly looks"),
+    "unigram_effect": Measure(
+        title="distance from token frequencies that is another without it", question="breaks", decides=True
+    ),
+    "frequency_mediated": Measure(title="share of its effect along the frequency direction", question="breaks"),
+    "frequency_cosine": _writes("how closely it follows token frequencies"),
+    "ceiling": Measure(title="bound on all neurons", question="breaks"),
 }
 
 CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)
