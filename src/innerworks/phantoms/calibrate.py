@@ -59,6 +59,15 @@ SHORT = {
     "anti_copying": "anti",
     "copy_suppression": "suppr",
     "successor": "succ",
+    "position_neuron": "posit",
+    "alphabet_neuron": "letter",
+    "token_class_neuron": "class",
+    "token_neuron": "token",
+    "token_detector": "detect",
+    "previous_token_neuron": "prev n",
+    "dead_neuron": "dead",
+    "token_frequency": "freq",
+    "entropy": "entropy",
 }
 
 
