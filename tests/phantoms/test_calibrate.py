@@ -15,6 +15,14 @@ IMITATES = {
     "local_window": "previous_token",
     "same_first_letter": "duplicate_token",
 }
+IMITATED = {  # by decoys among neurons
+    "comma": "position_neuron",
+    "many_words": "alphabet_neuron",
+    "current_word": "previous_token_neuron",
+    "loud": "entropy",
+    "other_logits": "token_frequency",
+    "rare": "dead_neuron",
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -60,6 +68,19 @@ def test_heads_of_other_kits_are_found_and_their_decoys_are_not(kit: str, archit
     found = calibrate(draws=1, kits=(kit,), architectures=(architecture,), causal=False)
     check(found)
     assert kinds <= set(found.measured)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kit", ["neurons", "relu"])
+def test_planted_neurons_are_found_and_no_decoy_is_taken_for_what_it_imitates(kit: str, architecture: Any) -> None:
+    found = calibrate(draws=1, kits=(kit,), architectures=(architecture,))
+    assert found.missed == ()
+    for planted, recall in found.recall.items():
+        assert found.labels[planted, planted] == recall.found == recall.planted > 0
+    for decoy, part in IMITATED.items():
+        assert (decoy, part) not in found.labels
+    fillers = {kind: found.labels.get((FILLERS["neurons"], kind), 0) for kind in found.measured if kind != "alphabet_neuron"}
+    assert found.parts[FILLERS["neurons"]] >= 256 and all(count <= 5 for count in fillers.values()), fillers
 
 
 def test_recall_has_an_exact_interval() -> None:
