@@ -96,7 +96,7 @@ def _downs(hf: Any) -> list[Any]:
 def silence(hf: PreTrainedModel, site: str) -> PreTrainedModel:
     """Copy the model with what one head or neuron writes set to zero."""
     layer, index = place(site)
-    copy = type(hf)(hf.config)
+    copy: Any = type(hf)(hf.config)
     copy.load_state_dict(hf.state_dict())
     gpt2 = hf.config.model_type == "gpt2"
     if "N" in site:

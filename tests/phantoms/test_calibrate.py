@@ -15,6 +15,14 @@ IMITATES = {
     "local_window": "previous_token",
     "same_first_letter": "duplicate_token",
 }
+IMITATED = {  # by decoys among neurons
+    "comma": "position_neuron",
+    "many_words": "alphabet_neuron",
+    "current_word": "previous_token_neuron",
+    "loud": "entropy",
+    "other_logits": "token_frequency",
+    "rare": "dead_neuron",
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -62,6 +70,19 @@ def test_heads_of_other_kits_are_found_and_their_decoys_are_not(kit: str, archit
     assert kinds <= set(found.measured)
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kit", ["neurons", "relu"])
+def test_planted_neurons_are_found_and_no_decoy_is_taken_for_what_it_imitates(kit: str, architecture: Any) -> None:
+    found = calibrate(draws=1, kits=(kit,), architectures=(architecture,))
+    assert found.missed == ()
+    for planted, recall in found.recall.items():
+        assert found.labels[planted, planted] == recall.found == recall.planted > 0
+    for decoy, part in IMITATED.items():
+        assert (decoy, part) not in found.labels
+    fillers = {kind: found.labels.get((FILLERS["neurons"], kind), 0) for kind in found.measured if kind != "alphabet_neuron"}
+    assert found.parts[FILLERS["neurons"]] >= 256 and all(count <= 5 for count in fillers.values()), fillers
+
+
 def test_recall_has_an_exact_interval() -> None:
     """Clopper and Pearson: known values, and both ends where everything or nothing was found."""
     assert (Recall(found=5, planted=5).low, Recall(found=5, planted=5).high) == (pytest.approx(0.4782, abs=1e-4), 1.0)
@@ -74,10 +95,8 @@ def test_the_wiring_is_found_to_be_necessary_and_the_lone_head_is_not(once: Cali
     assert once.rungs["previous_token", 2] == 2  # of four: nothing depends on the lone one
 
 
-def test_every_head_and_neuron_is_counted_once_as_what_it_is(once: Calibration) -> None:
-    heads, neurons = 9 * 4 + 6 * 8, 9 * 64 + 6 * 96
-    assert once.phantoms == 2 and sum(once.parts.values()) == heads + neurons
-    assert once.parts[FILLERS[0]] >= 2 * 24 and once.parts[FILLERS[1]] >= 2 * 256
+def test_every_head_is_counted_once_as_what_it_is(once: Calibration) -> None:
+    assert once.phantoms == 2 and sum(once.parts.values()) == 9 * 4 + 6 * 8 and once.parts[FILLERS["heads"]] >= 2 * 24
     for truth, count in once.parts.items():
         given = sum(n for (of, label), n in once.labels.items() if of == truth)
         assert given >= count  # a part may have two labels, but none has neither label nor `nothing`

@@ -68,7 +68,7 @@ def rules(made: Phantom, tokens: Tensor) -> dict[str, Tensor]:
         made.truth["token_frequency"][0]: with_role(made, tokens, "plain"),
         made.truth["entropy"][0]: with_role(made, tokens, "vague"),
         made.decoys["comma"]: tokens == words.tokens.index(","),
-        made.decoys["current_token"]: calls,
+        made.decoys["current_word"]: calls,
         made.decoys["loud"]: calls,
         made.decoys["other_logits"]: with_role(made, tokens, "plain"),
     }
@@ -118,7 +118,9 @@ def test_position_neurons_know_the_position_whatever_stands_there(architecture: 
         first = profile(made, which, near)
         assert (first[1:6] > 0.6).all() and (first[32:].abs() < 0.03).all()
         layer, neuron = place(near)
-        assert which[layer, :, 1:16, neuron].std(dim=0).mean() < 0.2 * which[layer, :, 1:16, neuron].mean()
+        rows = which[layer, :, 1:32, neuron]
+        each = torch.stack([torch.corrcoef(torch.stack([row, rows.mean(dim=0)]))[0, 1] for row in rows])
+        assert each.median() > 0.97  # not all: where the first token stands twice, Llama has two first positions
     other = profile(made, seen, second) > 0.5
     where = other.nonzero()[:, 0].tolist()
     assert where == list(range(where[0], where[-1] + 1)) and 16 <= len(where) <= 60  # one stretch
@@ -130,7 +132,7 @@ def test_position_neurons_know_the_position_whatever_stands_there(architecture: 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_phantom_needs_the_neurons_that_are_called_necessary_where_they_fire(architecture: str) -> None:
     made, tokens, seen = measured(architecture)
-    tokens, seen = tokens[:8], seen[:, :8]
+    tokens, seen = tokens[:6], seen[:, :6]
     clean = losses(made.hf, tokens)
     for site in {site for sites in made.truth.values() for site in sites}:
         layer, neuron = place(site)
@@ -216,8 +218,8 @@ def test_dead_neurons_never_fire_and_what_is_rare_does(architecture: str) -> Non
     layer, neuron = place(made.decoys["rare"])
     stars = tokens == vocabulary(made).tokens.index("*")
     assert 0 < stars.sum() < 0.02 * stars.numel() and alike(seen[layer, :, :, neuron], stars) > 0.98
-    for site in made.truth["dead_neuron"]:
-        assert torch.equal(losses(silence(made.hf, site), tokens), losses(made.hf, tokens))
+    without = silence(made.hf, made.truth["dead_neuron"][0])
+    assert torch.equal(losses(without, tokens[:4]), losses(made.hf, tokens[:4]))
 
 
 @pytest.mark.parametrize("kit", ["neurons", "relu"])
@@ -268,9 +270,9 @@ def test_it_saves_and_loads_like_any_model_and_its_stream_can_be_turned(architec
         assert (rotated(made.hf, seed=5)(tokens[:4]).logits - logits).abs().max() <= 1e-3
 
 
-@pytest.mark.parametrize("kit", ["neurons", "relu"])
-def test_the_seed_decides_everything(kit: str) -> None:
-    made, again, other = phantom("llama", 0, kit=kit), build("llama", seed=0, kit=kit), phantom("llama", 1, kit=kit)
+def test_the_seed_decides_everything() -> None:
+    made, again = phantom("llama", 0, kit="neurons"), build("llama", seed=0, kit="neurons")
+    other = build("llama", seed=1, kit="neurons")
     weights, same = made.hf.state_dict(), again.hf.state_dict()
     assert all(torch.equal(weights[name], same[name]) for name in weights)
     assert (made.truth, made.documents(2)) == (again.truth, again.documents(2))

@@ -28,7 +28,7 @@ def phantoms(
 ) -> None:
     """Calibrate: scan hand-written models and print what was planted against what was found.
 
-    Rows are what a head truly is (planted parts, decoys that only look alike, fillers), columns are the labels it was given.
+    Rows are what a head or a neuron truly is (planted, a decoy that only looks alike, a filler), columns the labels it was given.
     """
     from innerworks.cli.screen import ScanProgress, output
     from innerworks.errors import UsageError

@@ -1,4 +1,4 @@
-"""Known truth: tiny models whose attention heads were written by hand, to calibrate what claims to find such heads.
+"""Known truth: tiny models whose heads and neurons were written by hand, to calibrate what claims to find such parts.
 
 phantom = build("llama", seed=0)
 phantom.truth["induction"]      # ('L4H3',)

@@ -35,6 +35,7 @@ from innerworks.sites import Site
 from innerworks.text import Document
 
 GAPS = (16, 64)  # shortest and longest distance of the fixed-gap decoy
+NAMELESS = ("token", "before")  # all that random neurons know where neurons are to be found
 UNIGRAM_DOCUMENTS = 60  # whose token counts the unembedding's constant part is set to
 
 
@@ -97,8 +98,10 @@ def build(architecture: Architecture, *, seed: int, amplitude: float = 1.0, nois
     frequencies = torch.as_tensor(count_tokens(tokenizer, [document.text for document in written]))
     counts = frequencies.index_fill(0, torch.tensor(list(chosen.foretold(vocabulary)), dtype=torch.long), 0)  # else hardly ever
     stream, codes = make_stream(architecture, generator), spread_codes(len(vocabulary.tokens), generator)
-    blocks = [random_block(family, stream, generator) for _ in range(family.layers)]
-    places = draw_places(family, rng, [part.name for part in chosen.parts], chosen.chain)
+    known = NAMELESS if chosen.chapter == "neurons" else None
+    blocks = [random_block(family, stream, generator, neurons_know=known) for _ in range(family.layers)]
+    names, at_once = [part.name for part in chosen.parts], [part.name for part in chosen.parts if part.at_once]
+    places = draw_places(family, rng, names, chosen.chain, at_once)
     gap = int(rng.integers(GAPS[0], GAPS[1] + 1))
     made = Materials(stream=stream, amplitude=amplitude, vocabulary=vocabulary, codes=codes, gap=gap, seed=seed)
     heads = _heads(chosen, made)

@@ -2,7 +2,8 @@
 
 1. Build phantoms of both architectures and every kit (`build.py`, `kits.py`), each with planted parts, decoys that only look
    alike, and fillers.
-2. Read and decide exactly as a scan does, on each phantom's own text; raise labels by ablation as a quick scan does.
+2. Read and decide exactly as a scan does, on each phantom's own text, with the studies of the kit's chapter; raise labels by
+   ablation as a quick scan does.
 3. Count labels by what a head or a neuron truly is: the confusion matrix; and how much of each kind was found, with exact
    intervals.
 
@@ -26,6 +27,7 @@ from innerworks.findings import Finding
 from innerworks.heads import KINDS
 from innerworks.heads.harms import judged
 from innerworks.model import Model
+from innerworks.model.study import Study
 from innerworks.phantoms.build import Phantom, build, family_of
 from innerworks.phantoms.kits import KITS, kit_of
 from innerworks.phantoms.recall import PLAIN, Recall
@@ -38,7 +40,7 @@ from innerworks.text import Corpus, read
 
 DOCUMENTS = 80
 ARCHITECTURES: tuple[Architecture, Architecture] = ("gpt2", "llama")
-FILLERS = ("filler head", "filler neuron")
+FILLERS = {"heads": "filler head", "neurons": "filler neuron"}
 HELPER = "helper"
 NOTHING = "none"
 RESTING = "first_token"  # no mistake beside another kind
@@ -57,6 +59,15 @@ SHORT = {
     "anti_copying": "anti",
     "copy_suppression": "suppr",
     "successor": "succ",
+    "position_neuron": "posit",
+    "alphabet_neuron": "letter",
+    "token_class_neuron": "class",
+    "token_neuron": "token",
+    "token_detector": "detect",
+    "previous_token_neuron": "prev n",
+    "dead_neuron": "dead",
+    "token_frequency": "freq",
+    "entropy": "entropy",
 }
 
 
@@ -174,7 +185,7 @@ class _Count:
     def calibration(self) -> Calibration:
         """What it comes to."""
         planted = planted_kinds()
-        last = (HELPER, *FILLERS)
+        last = (HELPER, *FILLERS.values())
         others = sorted(truth for truth in self.parts if truth not in (*planted, *last))
         order = [truth for truth in (*planted, *others, *last) if truth in self.parts]
         return Calibration(
@@ -200,10 +211,16 @@ def scan_phantom(phantom: Phantom, *, causal: bool = True) -> list[Finding]:
     corpus = Corpus.of("phantom", phantom.corpus(DOCUMENTS, seed=phantom.seed))
     a = model.anatomy
     reading = read(corpus, model.tokenizer, vocab=a.vocab, max_positions=a.max_positions, seed=phantom.seed)
-    chosen = [study for study in studies() if causal or study.name not in RAISING]
+    mine = [study for study in studies() if chapter_of(study) == kit_of(phantom.kit).chapter]
+    chosen = [study for study in mine if causal or study.name not in RAISING]
     watching = watch(model, chosen)
     current = observe(model, reading, watching, begin(model, reading, watching))
     return ask(chosen, model, reading, current, depth=kit_of(phantom.kit).depth, seed=phantom.seed).findings
+
+
+def chapter_of(study: Study) -> str:
+    """The chapter that a study is of: the packages are the chapters."""
+    return type(study).__module__.split(".")[1]
 
 
 def labels_given(findings: Sequence[Finding]) -> dict[str, dict[str, int]]:
@@ -217,10 +234,13 @@ def labels_given(findings: Sequence[Finding]) -> dict[str, dict[str, int]]:
 
 
 def truths(phantom: Phantom) -> dict[str, str]:
-    """What each head and each neuron truly is: a planted behaviour, a decoy's name, a helper, or a filler."""
-    family = family_of(kit_of(phantom.kit), phantom.architecture)
-    truth = {head_site(*head): FILLERS[0] for head in np.ndindex(family.layers, family.heads)}
-    truth |= {str(Site(layer=layer, neuron=one)): FILLERS[1] for layer, one in np.ndindex(family.layers, family.neurons)}
-    truth |= dict.fromkeys(phantom.helpers, HELPER)
-    truth |= {site: name for name, site in phantom.decoys.items()}
-    return truth | {site: behaviour for behaviour, sites in phantom.truth.items() for site in sites}
+    """What each head truly is, or each neuron if the kit is of these: a planted kind, a decoy by name, a helper, a filler."""
+    kit = kit_of(phantom.kit)
+    family = family_of(kit, phantom.architecture)
+    if kit.chapter == "heads":
+        sites = [head_site(*head) for head in np.ndindex(family.layers, family.heads)]
+    else:
+        sites = [str(Site(layer=layer, neuron=neuron)) for layer, neuron in np.ndindex(family.layers, family.neurons)]
+    named = dict.fromkeys(phantom.helpers, HELPER) | {site: name for name, site in phantom.decoys.items()}
+    named |= {site: behaviour for behaviour, planted in phantom.truth.items() for site in planted}
+    return {site: named.get(site, FILLERS[kit.chapter]) for site in sites}

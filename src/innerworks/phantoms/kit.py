@@ -99,7 +99,7 @@ class Part:
 
     behaviours: all kinds that it is of; of a planted head, the first is what it was planted as. decoy: it imitates something
     that it is not. helper: it is there for another part, and not to be found. necessary: the phantom's predictions, or another
-    part, depend on it.
+    part, depend on it. at_once: it stands in layer 0, where no head can rest.
     """
 
     name: str
@@ -108,6 +108,7 @@ class Part:
     decoy: bool = False
     helper: bool = False
     necessary: bool = False
+    at_once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +153,11 @@ class Kit:
     reads_everything: bool = False
     activation: str | None = None
     depth: str = "quick"
+
+    @property
+    def chapter(self) -> str:
+        """Which chapter's parts are to be found: `heads` or `neurons`."""
+        return "neurons" if self.neurons else "heads"
 
     @property
     def all(self) -> tuple[Part | NeuronPart, ...]:

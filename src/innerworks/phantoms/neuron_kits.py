@@ -19,6 +19,7 @@ LOGIT = 9.0  # that an ending gains where it is called for: from 5e-5 to about .
 UNTIL = 24  # how far the neuron near the start fires
 BEGINS, WIDE = (30, 60), (24, 40)  # of a range of positions: its first, and how many it has; from and below
 FARTHER = (48, 72)  # in Llama, how far another neuron near the start fires
+CONTEXT_AT = 5  # how far back the word stands that random neurons know beside the current one: no kind asks for it
 LOUD, BESIDE = 16.0, 8.0  # norms of what the decoys in the last layer write
 
 
@@ -85,11 +86,18 @@ PASS_ROLE = Part(
     necessary=True,
 )
 
+CONTEXT = Part(
+    name="context",
+    make=lambda m: parts.pass_on(m.stream, CONTEXT_AT, into="before"),
+    helper=True,
+    at_once=True,
+)
+
 NEURONS = Kit(
     name="neurons",
     says="neurons that know the position, one letter, three tokens or one, the token before, and that make frequent tokens "
     "likelier or predictions less certain",
-    parts=(NEAR_FIRST, PASS_ROLE),
+    parts=(CONTEXT, NEAR_FIRST, PASS_ROLE),
     neurons=(
         NeuronPart(
             name="near_start",
@@ -135,8 +143,8 @@ NEURONS = Kit(
             reads="pass_role",
         ),
         NeuronPart(
-            name="current_token",
-            make=lambda m: neuron_parts.of_role(m.stream, "calls", writes=m.aside("current_token")),
+            name="current_word",
+            make=lambda m: neuron_parts.of_role(m.stream, "calls", writes=m.aside("current_word")),
             behaviours=("token_neuron",),
             decoy=True,
         ),
@@ -178,6 +186,7 @@ NEURONS = Kit(
 RELU = Kit(
     name="relu",
     says="neurons that never fire, with an activation that can be zero",
+    parts=(CONTEXT,),
     neurons=(
         *(
             NeuronPart(

@@ -106,6 +106,12 @@ def pass_role(stream: Stream, role: str) -> Head:
     return Head(query, key, *move(stream, stream.role(role)[None], "previous", turn=present))
 
 
+def pass_on(stream: Stream, distance: int, *, into: str) -> Head:
+    """Look so many tokens back, and write which one stands there."""
+    query, key = attend(stream, kernel=only(distance), first=-SURE)
+    return Head(query, key, *move(stream, "token", into))
+
+
 def average(stream: Stream) -> Head:
     """Look everywhere alike and keep the mean of all token codes so far: Llama's helper to find the first position."""
     nothing = torch.zeros(D_HEAD, stream.named)

@@ -1,6 +1,6 @@
 """Where the parts stand: a layer and a head for each, drawn at random, so that no detector can lean on an index."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,13 @@ class Place:
         return f"L{self.layer}H{self.head}"
 
 
-def draw_places(family: Family, rng: np.random.Generator, names: Sequence[str], chain: Sequence[str] = ()) -> dict[str, Place]:
+def draw_places(
+    family: Family, rng: np.random.Generator, names: Sequence[str], chain: Sequence[str] = (), at_once: Collection[str] = ()
+) -> dict[str, Place]:
     """Draw a layer and a head for every part, each with a key head of its own.
 
     chain: parts, in the order of names, each in a later layer than the one before it. All come after the layer that makes the
-    resting place, but for the helper in layer 0.
+    resting place, but for the helper and those of `at_once` in layer 0.
     """
     shared = family.heads // family.kv_heads
     later = range(family.flag_layer + 1, family.layers)
@@ -34,6 +36,9 @@ def draw_places(family: Family, rng: np.random.Generator, names: Sequence[str], 
     first = int(rng.choice(later[: 1 - len(chain)])) if chain else 0
     drawn = {HELPER: (0, int(rng.integers(family.kv_heads)))}
     for name in names:
+        if name in at_once:
+            drawn[name] = (0, int(rng.choice([one for one in range(family.kv_heads) if (0, one) not in drawn.values()])))
+            continue
         layers = later if name not in chain else _between(chain, name, first, drawn, family.layers)
         allowed = [slot for slot in free if slot[0] in layers]
         drawn[name] = allowed[rng.integers(len(allowed))]

@@ -4,6 +4,8 @@ Parts come in named coordinates and go into the model's own along the stream's b
 so a detector has to find the few known heads among many that do nothing.
 """
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,37 +15,47 @@ from innerworks.phantoms.families import Block, Family
 from innerworks.phantoms.neurons import Neurons
 from innerworks.phantoms.parts import Head
 from innerworks.phantoms.places import Place
-from innerworks.phantoms.stream import D_HEAD, D_MODEL, Stream
+from innerworks.phantoms.stream import D_HEAD, D_MODEL, WIDTHS, Stream
 
+FIXED = ("constant", "first")  # subspaces whose signal is the same in every text
 RANDOM_QUERY, RANDOM_KEY = 0.03, 0.08  # standard deviations: scores of random heads vary by about half a nat
 RANDOM_VALUE = RANDOM_OUTPUT = 0.02  # as Hugging Face initialises
 RANDOM_GATE, RANDOM_DOWN = 0.06, 0.02  # pre-activations of random neurons vary by about one
 
 
-def random_block(family: Family, stream: Stream, generator: torch.Generator) -> Block:
+def random_block(
+    family: Family, stream: Stream, generator: torch.Generator, *, neurons_know: Collection[str] | None = None
+) -> Block:
     """One layer of random heads and neurons.
 
     Their values and pre-activations are blind to what is the same in every text: with it they would mostly write one
     fixed vector, which only shifts the codes that the parts read.
+
+    neurons_know: the only subspaces that neurons read, where a random reading of all of them would be something with a name: of
+    letters, or of positions. Then the second factor of gated ones is about 1, not a second reading, so that no product peaks.
     """
 
     def gaussian(*shape: int, sd: float) -> Tensor:
         return sd * torch.randn(*shape, generator=generator)
+
+    known = [space for space in WIDTHS if neurons_know is None or space in neurons_know]
+    unknown = [space for space in WIDTHS if space not in known or space in FIXED]
+    constant = stream.basis @ stream.read("constant")[0] * (neurons_know is not None)
 
     return Block(
         query=gaussian(family.heads, D_HEAD, D_MODEL, sd=RANDOM_QUERY),
         key=gaussian(family.kv_heads, D_HEAD, D_MODEL, sd=RANDOM_KEY),
         value=blind(gaussian(family.kv_heads, D_HEAD, D_MODEL, sd=RANDOM_VALUE), stream),
         output=gaussian(family.heads, D_MODEL, D_HEAD, sd=RANDOM_OUTPUT),
-        gate=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE), stream),
-        up=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE), stream),
+        gate=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE), stream, unknown),
+        up=blind(gaussian(family.neurons, D_MODEL, sd=RANDOM_GATE), stream, unknown) + constant,
         down=gaussian(D_MODEL, family.neurons, sd=RANDOM_DOWN),
     )
 
 
-def blind(weights: Tensor, stream: Stream) -> Tensor:
-    """Remove from weights `[..., d_model]` what reads the constant and `first`."""
-    fixed = stream.basis @ torch.cat([stream.write("constant"), stream.write("first")], dim=1)
+def blind(weights: Tensor, stream: Stream, spaces: Sequence[str] = FIXED) -> Tensor:
+    """Remove from weights `[..., d_model]` what reads some subspaces: if not others, the constant and `first`."""
+    fixed = stream.basis @ torch.cat([stream.write(space) for space in spaces], dim=1)
     fixed = torch.nn.functional.normalize(fixed, dim=0)
     return weights - weights @ fixed @ fixed.T
 

@@ -41,7 +41,7 @@ WIDTHS = {
     "output": TOKEN_CODE,  # read by the unembedding
     "sort": 12,  # what sort of token this is, where a kit's heads must know (`kits`): then in place of letter, mark and other
     "after": TOKEN_CODE,  # which token follows in its order (Tuesday, of Monday): written by the first feed-forward
-    "before": TOKEN_CODE,  # and which comes before it
+    "before": TOKEN_CODE,  # and which comes before it; in kits of neurons, which token stood some way back
     "role": 4,  # what role a word has for the planted neurons, beside its letter
     "start": 1,  # how near the first position is: written by a head that rests there the less the more there is to look at
     "frequency": 1,  # read by the unembedding as token frequency, in kits with neurons that write it
