@@ -33,16 +33,16 @@ class Facts:
         return [tuple(scores) for scores in found.values()]
 
 
-def facts(findings: pl.DataFrame) -> list[Facts]:
-    """Gather what is told of heads without being a label, in the order of the table of behaviours."""
-    about_heads = findings.filter(pl.col("chapter") == "heads")
+def facts(findings: pl.DataFrame, chapter: str = "heads") -> list[Facts]:
+    """Gather what is told of heads (or another chapter) without being a label, in the order of the table of behaviours."""
+    mine = findings.filter(pl.col("chapter") == chapter)
     found: dict[str, list[Score]] = {name: [] for name, behaviour in BEHAVIOURS.items() if behaviour.told}
-    for behaviour, measure in about_heads.select("behaviour", "measure").unique(maintain_order=True).iter_rows():
+    for behaviour, measure in mine.select("behaviour", "measure").unique(maintain_order=True).iter_rows():
         kin = behaviour_of(behaviour).kin
         together = MEASURES[measure].question == "partners" if measure in MEASURES else False
         name = kin if kin in found else TOGETHER if together else None
         if name is not None:
-            rows = about_heads.filter((pl.col("behaviour") == behaviour) & (pl.col("measure") == measure))
+            rows = mine.filter((pl.col("behaviour") == behaviour) & (pl.col("measure") == measure))
             found[name] += [score_of(row) for row in rows.iter_rows(named=True)]
     return [
         Facts(behaviour=behaviour_of(name), scores=tuple(sorted(scores, key=_strength, reverse=True)))
