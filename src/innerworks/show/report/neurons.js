@@ -22,6 +22,11 @@ function percent(thousandths) {
   return (thousandths / 10).toFixed(1).replace("-", "−") + " %";
 }
 
+// A whole number with thin spaces between thousands, as in numbers.py.
+function counted(number) {
+  return number.toLocaleString("en").replaceAll(",", "\u202f");
+}
+
 // --- numbers of all neurons, unpacked once, when they are first needed
 
 async function unpack(packed, Type) {
@@ -104,7 +109,7 @@ async function tableOfNeurons() {
     });
     view.scrollTop = 0;
     table.setAttribute("aria-rowcount", String(shown.length + 1));
-    document.getElementById("neuron-count").value = `${shown.length.toLocaleString("en")} of ${order.length.toLocaleString("en")}`;
+    document.getElementById("neuron-count").value = `${counted(shown.length)} of ${counted(order.length)}`;
     draw();
   }
 
@@ -167,7 +172,7 @@ function numbersOf(me) {
   columnsOfNeurons().then((found) => {
     const row = found.row.get(me);
     if (row === undefined) { place.append(made("p", { class: "small" }, "Its numbers are not on this page; the atlas has them.")); return; }
-    const facts = [["largest activation", short(found.largest[row])], ["above zero", percent(found.active[row]) + " of tokens"], ["one standard deviation writes a norm of", short(found.writes[row])]];
+    const facts = [["largest activation", short(found.largest[row])], ["tokens on which it is above zero", percent(found.active[row])], ["norm of what one standard deviation writes", short(found.writes[row])]];
     const shares = neurons.families.map((family, i) => [found.shares[i][row], family]).sort((a, b) => b[0] - a[0]);
     place.append(
       made("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [made("dt", {}, name), made("dd", {}, value)])),
