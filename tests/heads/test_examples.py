@@ -47,6 +47,7 @@ def test_the_strongest_labels_of_every_kind_are_shown_and_pairs_are_none() -> No
         finding("induction", "L1H1", target="L0H0", measure="k_composition"),
         finding("syntactic:nsubj", "L1H2"),
         finding("syntactic:det<", "L1H3", rung=0),
+        replace(finding("position_neuron", "L1N700"), chapter="neurons"),
     ]
     assert examples.best_labels(rows) == [
         ("copying", "L1H0"),

@@ -18,6 +18,12 @@ from innerworks.show.page import LEGEND, changed, labels_in_words, table_of
 from innerworks.show.tokens import visible
 from innerworks.sites import Site
 
+NOTHING = {
+    "looks": "It came near to no kind, so that none was tested.",
+    "writes": "What it writes was not tested for a kind.",
+    "breaks": "It was not ablated in this scan.",
+}
+
 
 def neuron_page(atlas: Atlas, site: str | Site) -> RenderableType:
     """What is known of one neuron. Raises UnknownSite for what is none of this model."""
@@ -75,5 +81,4 @@ def _written(example: NeuronExample) -> Padding:
 
 def _scores(page: NeuronPage, question: str) -> Sequence[RenderableType]:
     scores = page.scores[question]
-    nothing = "It was not ablated in this scan." if question == "breaks" else "No kind came near enough to be tested."
-    return [table_of(scores, page.labels)] if scores else [Text(f"  {nothing}", style="dim")]
+    return [table_of(scores, page.labels)] if scores else [Text(f"  {NOTHING[question]}", style="dim")]

@@ -72,7 +72,7 @@ function scoresOf(of, me, question) {
   const main = mine.filter((row) => first(row) < 2);
   const rest = mine.filter((row) => first(row) === 2);
   const parts = main.length ? [scoreTable(of, main, labelled)] : [];
-  if (!main.length) parts.push(made("p", { class: "small" }, rest.length ? "Nothing here stands out from its floor." : question === QUESTIONS.breaks ? "It was not ablated in this scan." : "Nothing was measured."));
+  if (!main.length) parts.push(made("p", { class: "small" }, rest.length ? "Nothing here stands out from its floor." : of.nothing[question]));
   if (rest.length) parts.push(made("details", {}, made("summary", {}, `${rest.length}${main.length ? " more" : ""} that did not stand out`), scoreTable(of, rest, labelled)));
   return parts;
 }

@@ -3,6 +3,7 @@
 
 const ROW = 31; // pixels: the height of a row, as in style.css
 const neurons = document.getElementById("data-neurons") ? book("data-neurons") : null;
+if (neurons) neurons.nothing = ["It came near to no kind, so that none was tested.", "What it writes was not tested for a kind.", "It was not ablated in this scan."];
 
 function isNeuron(site) {
   const found = neurons && /^L(\d+)N(\d+)$/.exec(site);

@@ -12,6 +12,7 @@ function book(id) {
 }
 
 const atlas = book("data-heads");
+atlas.nothing = ["Nothing was measured.", "Nothing was measured.", "It was not ablated in this scan."]; // by question, where there is no score
 const { behaviours, series, rows } = atlas;
 
 // --- figures: drawn when they come near the window, or before printing
