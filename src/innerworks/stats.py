@@ -125,6 +125,28 @@ def estimate(effects: Array, strata: Sequence[str]) -> Estimate:
     )
 
 
+def estimate_from_sums(total: Array, squares: Array, positive: Array, units: Array) -> Estimate:
+    """The same from sums by stratum, for more components than whose effects could be kept by unit.
+
+    total, squares, positive: `[stratum, ...]`, of the effects, of their squares, and how many lie above zero; units: `[stratum]`.
+    """
+    used = units > 0
+    total, squares, positive, n = (np.asarray(x, dtype=np.float64)[used] for x in (total, squares, positive, units))
+    count = int(n.sum())
+    if count < 2:
+        nothing = np.full(total.shape[1:], np.nan)
+        return Estimate(mean=nothing, se=nothing, n=count, df=1, positive=nothing)
+    mean = total.sum(axis=0) / count
+    if n.min() < CONSTANTS.stratified_from:
+        strata, within = 1, squares.sum(axis=0) - count * mean**2
+    else:
+        by_stratum = n.reshape(-1, *[1] * (total.ndim - 1))
+        strata, within = len(n), (squares - total**2 / by_stratum).sum(axis=0)
+    df = count - strata
+    se = np.sqrt(np.maximum(within, 0.0) / df / count)
+    return Estimate(mean=mean, se=se, n=count, df=df, positive=positive.sum(axis=0) / count)
+
+
 def upper_tail(gap: Array | float, se: Array | float, df: int) -> Array:
     """The p of a t statistic `gap / se`, upper tail; without any spread it is 0 above the gap's zero and 1 at or below."""
     gap, se = np.broadcast_arrays(np.asarray(gap, dtype=np.float64), np.asarray(se, dtype=np.float64))

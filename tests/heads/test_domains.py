@@ -14,12 +14,12 @@ from innerworks.claims.claim import judge
 from innerworks.findings import frame
 from innerworks.heads.domains import Domains, contrast, decide, estimates, harms, promising, study
 from innerworks.heads.domains.contrast import FLOOR, ratio_interval
-from innerworks.model.losses import counted, document_losses
-from innerworks.text.openings import documents
 from innerworks.heads.means import HeadMeans, reference
+from innerworks.model.losses import counted, document_losses
 from innerworks.model.study import Given, Kept, units_of
 from innerworks.scan.engine import begin, observe
 from innerworks.text import Reading
+from innerworks.text.openings import documents
 from innerworks.text.reading import Unit, Window
 
 DOMAINS = 6

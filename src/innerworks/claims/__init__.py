@@ -6,7 +6,8 @@ chapter with its claims. A verdict is a function of an atlas' findings alone.
 
 from innerworks.claims.attention import ATTENTION
 from innerworks.claims.claim import Claim, Clause, Evidence, Verdict, judge
+from innerworks.claims.neurons import NEURONS
 
-LEDGER: dict[str, Claim] = {claim.id: claim for claim in ATTENTION}
+LEDGER: dict[str, Claim] = {claim.id: claim for claim in (*ATTENTION, *NEURONS)}
 
 __all__ = ["LEDGER", "Claim", "Clause", "Evidence", "Verdict", "judge"]

@@ -3,6 +3,7 @@
 *Some X exist*. Yes: a label at the asked rung. No, which needs power: over all M components that were measured, the largest
 upper bound `effect + t(1 - .05/M) se` lies below twice the floor on one of the kind's materials, at least 90 % of them would
 have shown an effect of that size, and the kind's phantom is found by this version. A causal clause asks the same of harm.
+Of neurons only candidates have rows: there the row `ceiling` of a kind holds that upper bound, and the power, over all of them.
 *More than*, *a share*. Yes: the interval lies above the floor; no: below it; else open.
 """
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import polars
 
 HARMS = ("harm", "joint_harm", "marginal_harm")
+CEILING = "ceiling"  # a row that bounds every neuron, candidate or not
 WEIGHTS = "mismatched parts"  # the null of what is read off weights, which have no units
 SHOWN = 4  # sites named in a sentence
 POWERED = 0.90  # share of components that must have had the power to show twice the floor
@@ -43,7 +45,8 @@ def some(says: str, behaviours: str | Sequence[str], *, rung: int = 1, measure: 
         if mine.is_empty():
             return Evidence(clause=says, answer="open", says="this atlas holds no such measurement")
         if rung == 1:
-            return _absent(says, mine, phantom)
+            ceilings = findings.filter(_of(kinds) & (pl.col("measure") == CEILING))
+            return _absent(says, mine if ceilings.is_empty() else ceilings, phantom)
         if rung == 3:
             return _not_selective(says, mine, findings.filter(_of(kinds) & (pl.col("measure") == "collateral")))
         return _no_harm(says, mine, findings.filter(_of(kinds) & pl.col("measure").is_in(HARMS)), phantom)
@@ -177,6 +180,10 @@ def _excluded(rows: "polars.DataFrame") -> tuple[bool, float]:
     weights = not rows.is_empty() and bool((rows["null_kind"] == WEIGHTS).all())
     if rows.is_empty() or not weights and int(rows["n"].min() or 0) < CONSTANTS.least_units:  # pyright: ignore[reportArgumentType]
         return False, float("inf")
+    if bool((rows["measure"] == CEILING).all()):
+        bound, floors = rows["effect_high"].to_numpy(), rows["floor"].to_numpy()
+        powered = rows["mde"].fill_null(float("inf")).to_numpy() <= 2 * floors
+        return bool(((bound < 2 * floors) & powered).all()), float(bound.max())
     effect, high, df = (rows[name].to_numpy().astype(float) for name in ("effect", "effect_high", "df"))
     se = np.zeros_like(effect) if weights else (high - effect) / stdtrit(df, 1 - CONSTANTS.level / 2)
     bound = float(np.max(effect + stdtrit(df, 1 - CONSTANTS.level / len(rows)) * se))

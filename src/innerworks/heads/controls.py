@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from innerworks.findings import joined
 from innerworks.heads.ablation import Heads, Rotated
 from innerworks.heads.harms import Head
-from innerworks.findings import joined
 from innerworks.model.matched import how_alike, nearest
 from innerworks.stats import CONSTANTS, Array
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from innerworks.findings import joined
 from innerworks.heads.ablation import Heads, Rotated, set_name
 from innerworks.heads.bench import NOTHING, Bench, Pair
 from innerworks.heads.controls import Control, control_groups, how_matched, matched
 from innerworks.heads.harms import Harm, Head, family, harm_of, material_of, metric_of
 from innerworks.heads.labels import Label
-from innerworks.findings import joined
 from innerworks.sites import head_site
 from innerworks.stats import CONSTANTS, Array, Necessity, adjust
 

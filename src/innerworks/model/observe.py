@@ -3,6 +3,8 @@
 States are named arrays of sums: of fixed size, or with one row per unit (about 0.5 MB per document for 1,000 heads),
 so two shards of a reading merge by addition, and a scan can stop and go on anywhere.
 Per-unit sums have one row per unit; a shard that never saw a unit holds zeros there.
+Two sorts of entry are no sums, and say so by their name: `fixed_...` was fixed before the pass, the same in every shard;
+`strongest...` holds the few strongest values (`strongest.py`).
 """
 
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from innerworks.model import strongest
 from innerworks.model.anatomy import Anatomy
 from innerworks.sites import Site
 from innerworks.text import Reading, TextBatch
@@ -45,7 +48,13 @@ class Instrument(Protocol):
 
 def merge(a: State, b: State) -> State:
     """Add up the states of two shards."""
-    return {name: a[name] + b[name] for name in a}
+    return {name: _merged(name, a[name], b[name]) for name in a}
+
+
+def _merged(name: str, a: Tensor, b: Tensor) -> Tensor:
+    if name.startswith("fixed_"):
+        return a
+    return strongest.join(a, b) if name.startswith("strongest") else a + b
 
 
 def numpy(state: State) -> dict[str, np.ndarray]:

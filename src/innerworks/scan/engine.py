@@ -61,7 +61,7 @@ def observe_batch(model: Model, batch: TextBatch, instruments: Sequence[Instrume
     watch: list[Watch] = []
     for one in instruments:
         one.begin_batch(batch)
-        sites = [Site(layer=layer, kind=kind) for kind in one.kinds for layer in range(model.anatomy.layers)]
+        sites = [Site.parse(site) for kind in one.kinds for site in model.sites(kind)]
         watch += [(site, _handler(one, progress.states[one.name], batch, site)) for site in sites]
     done = model.run(batch.tokens, mask=batch.mask, watch=watch, logits="none")
     if not bool(done.final[done.mask].isfinite().all()):

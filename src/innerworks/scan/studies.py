@@ -1,7 +1,7 @@
 """The studies of a scan, in the order in which they see each other's findings; and how they are run, without a word about files.
 
 1. `studies()`: where heads look, which relations they follow, what they write and suppress, what is lost without them, which head
-   feeds which, which serve a domain.
+   feeds which, which serve a domain; then what neurons respond to.
 2. `watch`: the union of their instruments, for one pass over the text.
 3. `decide`: what all of them come to, a function of what each has kept.
 """
@@ -22,6 +22,7 @@ from innerworks.heads.syntax.study import Syntax
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Study, Units, units_of
+from innerworks.neurons.inputs.study import NeuronInputs
 from innerworks.scan.engine import Pass, begin, observe
 from innerworks.text import Reading
 
@@ -30,7 +31,8 @@ Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or No
 
 def studies() -> list[Study]:
     """Every study of a scan, in order."""
-    return [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks(), Streaming()]
+    heads = [Seen(), Syntax(), Circuits(), Suppression(), AblationStudy(), Composition(), Domains(), Sinks(), Streaming()]
+    return [*heads, NeuronInputs()]
 
 
 def watch(model: Model, chosen: Sequence[Study]) -> list[Instrument]:

@@ -100,6 +100,18 @@ MEASURES: dict[str, Measure] = {
         "carries, in the values, the effect of {}",
     ),
     "self_repair": _pair("self-repair", "when it is lost, {} makes up for it", "makes up for the loss of {}"),
+    "variance_explained": _looks("variance explained beyond all other features", decides=True),
+    "shifted": _looks("variance that goes with the position when the text is shifted", decides=True),
+    "on_triggers": _looks("firings that are on its triggers", decides=True),
+    "triggers_fire": _looks("occurrences of its triggers that fire it", decides=True),
+    "domain_shift": _looks("documents of this domain against all others", decides=True),
+    "never_fires": _looks("documents in which it never fires", decides=True),
+    "ceiling": _looks("bound on all neurons"),
+    "dead_share": _looks("neurons that never fire"),
+    "near_dead_share": _looks("neurons that hardly write"),
+    "distinct_tokens": _looks("different tokens at the strongest contexts"),
+    "several_tokens": _looks("early neurons strongest on several tokens"),
+    "early_share": _looks("token detectors in the first half of the layers"),
 }
 
 CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)

@@ -18,13 +18,13 @@ from innerworks.heads.domains.harm import harms
 from innerworks.heads.domains.screen import comparable, estimates, promising
 from innerworks.heads.labels import suspects_of
 from innerworks.heads.means import HeadMeans, HeadReference, reference
-from innerworks.text.openings import LEAST_TOKENS, documents
-from innerworks.model.tally import Tally
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
+from innerworks.model.tally import Tally
 from innerworks.stats import CONSTANTS, Half
 from innerworks.text import TextBatch
+from innerworks.text.openings import LEAST_TOKENS, documents
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ from transformers import DynamicCache
 from innerworks.errors import TextError, UsageError
 from innerworks.heads.streaming.cache import RollingCache, advance
 from innerworks.heads.streaming.rotation import Rotation, rotations
-from innerworks.model.tally import Tally
 from innerworks.model import Model
+from innerworks.model.tally import Tally
 from innerworks.stats import Array
 from innerworks.text import Corpus
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from innerworks.heads.circuits.copying import spaced
 from innerworks.heads.masks import PARTNERS
-from innerworks.text.openings import openings
 from innerworks.text import Reading
+from innerworks.text.openings import openings
 
 
 @dataclass(frozen=True, kw_only=True)

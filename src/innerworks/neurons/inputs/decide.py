@@ -1,0 +1,277 @@
+"""Which neurons respond to what? From means over documents to labels at rung 1, as pure arithmetic on arrays.
+
+1. Candidates: neurons whose effect on discovery exceeds the floor in every test of the kind (`kinds.py`), the 1,000 largest at
+   most; for token detectors all that have triggers; for a domain the 100 that it drives furthest.
+2. On confirmation each candidate is tested against the floor; with several tests p is the largest.
+3. False discoveries are controlled over kinds and neurons together (`stats.family_q`).
+4. Candidates become rows, one for each test. Of all neurons there is one row per kind and test, `ceiling`: the largest effect
+   that any of them may have (upper bounds over all together), from which a "there is none" is decided.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from scipy.special import stdtrit
+
+from innerworks.findings import Finding
+from innerworks.model.study import Kept
+from innerworks.neurons.inputs import dead, polysemy
+from innerworks.neurons.inputs.detectors import SHARES
+from innerworks.neurons.inputs.kinds import BETWEEN, KINDS, SHIFT, Kind, Test
+from innerworks.sites import Site
+from innerworks.stats import CONSTANTS, Array, Estimate, estimate, estimate_from_sums, family_q
+
+MOST, OF_A_DOMAIN = 1000, 100  # candidates of a kind, of a domain
+LEAST_DOCUMENTS = 7  # of a domain in each half, as for heads
+MATERIAL = {"full": "text", "types": "text", "generated": "random", "shifted": "random", "triggers": "text"}
+MEASURE = {"shifted": "shifted"}
+UNIT = {"triggers": "share"}
+NULL = {
+    "full": "all other features",
+    "types": "all other features, other token types",
+    "generated": "the mean",
+    "shifted": "the place before the shift",
+    "triggers": "none",
+}
+
+Places = Int[np.ndarray, "candidate 2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What a test says of each candidate."""
+
+    effect: Array
+    low: Array
+    high: Array
+    p: Array
+    mde: Array
+    n: Array
+    df: Array
+
+    @classmethod
+    def of(cls, found: Estimate, floor: float) -> "Numbers":
+        """From an estimate with one entry per candidate."""
+        size = found.mean.shape
+        return cls(
+            effect=found.mean,
+            low=found.low,
+            high=found.high,
+            p=found.p_above(floor),
+            mde=found.mde(floor),
+            n=np.full(size, float(found.n)),
+            df=np.full(size, float(found.df)),
+        )
+
+
+def candidates(discovery: Sequence[np.ndarray], floors: Sequence[float], *, most: int = MOST) -> Places:
+    """Neurons above the floor in every test on discovery, the largest first (by the smallest of its effects over floors)."""
+    margin = np.min([one / floor for one, floor in zip(discovery, floors, strict=True)], axis=0)
+    margin = np.where(np.isfinite(margin), margin, -np.inf)
+    order = np.argsort(-margin, axis=None, kind="stable")[:most]
+    places = np.stack(np.unravel_index(order, margin.shape), axis=1)
+    return places[margin.flat[order] > 1]
+
+
+def findings(kept: Kept) -> list[Finding]:
+    """Labels and candidates of every kind, ceilings, and what is told of dead and polysemantic neurons."""
+    arrays = {name: _there(kept, array) for name, array in kept.arrays.items()}
+    tested = {kind.behaviour: _tested(kind, arrays, kept.about) for kind in KINDS}
+    tested |= _domains(arrays, kept.about)
+    tested = {name: one for name, one in tested.items() if one is not None}
+    p = {name: np.max([numbers.p for numbers in one.tests.values()], axis=0) for name, one in tested.items()}
+    dying = dead.candidates(arrays, kept.about)
+    q = family_q(p | ({} if dying is None else {"dead_neuron": dying.p}))
+    rows = [row for name, one in tested.items() for row in _rows(name, one, q[name])]
+    rows += _ceilings(arrays, kept.about)
+    rows += dead.findings(arrays, kept.about, dying, q.get("dead_neuron", np.zeros(0)))
+    return [*rows, *polysemy.findings(arrays, rows)]
+
+
+def _there(kept: Kept, array: np.ndarray) -> np.ndarray:
+    """Effects of layers without plain feed-forward are nothing, not zero."""
+    there = kept.arrays["there"]
+    if there.all() or array.ndim < 2 or array.shape[-2] != len(there) or array.dtype.kind != "f":
+        return array
+    return np.where(there[:, None], array, np.nan)
+
+
+# --- tests -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """The candidates of one kind, with the numbers of each of its tests and their floors."""
+
+    places: Places
+    tests: Mapping[Test, Numbers]
+    floors: Mapping[Test, float]
+    notes: Sequence[str]
+
+
+def _tested(kind: Kind, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Tested | None:
+    order = [tuple(test) for test in about["tests"]]
+    if all(test[0] == "triggers" for test in kind.tests):
+        return _detectors(kind, arrays)
+    if SHIFT in kind.tests and "shift/neurons" not in arrays:
+        return None  # without it, position is not told from what comes late
+    picked = [(order.index(test), floor) for test, floor in kind.tests.items() if test != SHIFT]
+    places = candidates([arrays["discovery"][i] for i, _ in picked], [floor for _, floor in picked])
+    tests = {}
+    for test, floor in kind.tests.items():
+        if test == SHIFT:
+            gain = arrays["shift/gain"].astype(np.float64)
+            tests[test] = Numbers.of(estimate(gain, ["random"] * len(gain)), floor)
+        else:
+            tests[test] = Numbers.of(_at(_dense(arrays, about, order.index(test)), places), floor)
+    return Tested(places=places, tests=tests, floors=kind.tests, notes=[""] * len(places))
+
+
+def _dense(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], test: int) -> Estimate:
+    mean, se, positive = (arrays[name][test].astype(np.float64) for name in ("mean", "se", "positive"))
+    return Estimate(mean=mean, se=se, positive=positive, n=about["n"][test], df=about["df"][test])
+
+
+def _at(found: Estimate, places: Places) -> Estimate:
+    where = tuple(places.T)
+    return Estimate(mean=found.mean[where], se=found.se[where], positive=found.positive[where], n=found.n, df=found.df)
+
+
+def _detectors(kind: Kind, arrays: Mapping[str, np.ndarray]) -> Tested:
+    """Shares over the documents that have something to count: as many as there are, for each neuron."""
+    places = np.argwhere(arrays["triggers"][..., 0] >= 0)
+    where = tuple(places.T)
+    tests = {}
+    for test, floor in kind.tests.items():
+        share = SHARES.index(test[1])
+        total, squares, positive, units = (arrays[name][share][where].astype(np.float64) for name in _SHARE_SUMS)
+        tests[test] = _by_count(total, squares, positive, units, floor)
+    count = (arrays["triggers"][where] >= 0).sum(axis=-1)
+    return Tested(places=places, tests=tests, floors=kind.tests, notes=[f"triggers: {n}" for n in count])
+
+
+_SHARE_SUMS = ("share", "share_squared", "share_positive", "share_units")
+
+
+def _by_count(total: Array, squares: Array, positive: Array, units: Array, floor: float) -> Numbers:
+    """Estimates of components that have different numbers of units."""
+    parts = {name: np.zeros(len(total)) for name in ("effect", "low", "high", "mde", "n", "df")} | {"p": np.ones(len(total))}
+    for n in np.unique(units):
+        mine = units == n
+        if n < 2:
+            continue
+        found = estimate_from_sums(total[None, mine], squares[None, mine], positive[None, mine], np.array([n]))
+        numbers = Numbers.of(found, floor)
+        for name in parts:
+            parts[name][mine] = getattr(numbers, name)
+    return Numbers(**parts)
+
+
+def _domains(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> dict[str, Tested]:
+    """Of each domain with documents enough the neurons that it drives furthest."""
+    found = {}
+    for stratum in _asked(about):
+        number = about["strata"].index(stratum)
+        discovery = np.abs(arrays["domain_discovery"][number])
+        places = candidates([discovery], [BETWEEN], most=OF_A_DOMAIN)
+        test = ("between", stratum)
+        one = _at(_between(arrays, about, number), places)
+        found[f"domain_neuron:{stratum}"] = Tested(
+            places=places, tests={test: Numbers.of(one, BETWEEN)}, floors={test: BETWEEN}, notes=[""] * len(places)
+        )
+    return found
+
+
+def _asked(about: Mapping[str, Any]) -> list[str]:
+    """Domains with documents enough in both halves, where there are others."""
+    counts = np.array(about["documents"])
+    enough = (counts >= LEAST_DOCUMENTS).all(axis=0) & ((counts.sum(axis=1, keepdims=True) - counts) >= LEAST_DOCUMENTS).all(
+        axis=0
+    )
+    return [stratum for stratum, here in zip(about["strata"], enough, strict=True) if here]
+
+
+def _between(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], stratum: int) -> Estimate:
+    mean, se = (arrays[f"domain_{name}"][stratum].astype(np.float64) for name in ("effect", "se"))
+    counts = about["documents"][1]
+    return Estimate(mean=mean, se=se, positive=np.ones_like(mean), n=sum(counts), df=counts[stratum] - 1)
+
+
+# --- rows --------------------------------------------------------------------------------------------------------
+
+
+def _rows(behaviour: str, one: Tested, q: Array) -> list[Finding]:
+    rows = []
+    for test, numbers in one.tests.items():
+        for i, (layer, neuron) in enumerate(one.places.tolist()):
+            place = {"site": str(Site(layer=layer, neuron=neuron)), "layer": layer, "index": neuron}
+            few = "" if numbers.n[i] >= CONSTANTS.least_units else f"only {int(numbers.n[i])} units: not decided"
+            rows.append(
+                Finding(
+                    **_of(behaviour, test, one.floors[test]),
+                    **place,
+                    value=float(numbers.effect[i]),
+                    effect=float(numbers.effect[i]),
+                    effect_low=float(numbers.low[i]),
+                    effect_high=float(numbers.high[i]),
+                    n=int(numbers.n[i]),
+                    df=int(numbers.df[i]),
+                    p=float(numbers.p[i]),
+                    mde=float(numbers.mde[i]),
+                    q=float(q[i]),
+                    rung=int(q[i] <= CONSTANTS.level),
+                    note=few or one.notes[i],
+                )
+            )
+    return rows
+
+
+def _of(behaviour: str, test: Test, floor: float) -> dict[str, Any]:
+    """What all rows of a test have in common."""
+    if test[0] == "between":
+        shape = {"measure": "domain_shift", "material": "text", "unit": "sd", "null_kind": "other domains"}
+    else:
+        measure = test[1] if test[0] == "triggers" else MEASURE.get(test[0], "variance_explained")
+        unit = UNIT.get(test[0], "share of variance")
+        shape = {"measure": measure, "material": MATERIAL[test[0]], "unit": unit, "null_kind": NULL[test[0]]}
+    return {"chapter": "neurons", "behaviour": behaviour, "null": 0.0, "floor": floor, **shape}
+
+
+def _ceilings(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> list[Finding]:
+    order = [tuple(test) for test in about["tests"]]
+    rows = []
+    for kind in KINDS:
+        for test, floor in kind.tests.items():
+            if test in order:
+                rows.append(_ceiling(kind.behaviour, test, floor, _dense(arrays, about, order.index(test))))
+    for stratum in _asked(about):
+        found = _between(arrays, about, about["strata"].index(stratum))
+        rows.append(_ceiling(f"domain_neuron:{stratum}", ("between", stratum), BETWEEN, found))
+    return [row for row in rows if row is not None]
+
+
+def _ceiling(behaviour: str, test: Test, floor: float, found: Estimate) -> Finding | None:
+    """The largest effect that any of the neurons may have, and what nine in ten of them would have shown."""
+    count = int(np.isfinite(found.mean).sum())
+    if not count or found.n < 2:
+        return None
+    bound = found.mean + stdtrit(found.df, 1 - CONSTANTS.level / count) * found.se
+    layer, neuron = (int(x) for x in np.unravel_index(int(np.nanargmax(bound)), bound.shape))
+    effect = float(found.mean[layer, neuron])
+    return Finding(
+        **{**_of(behaviour, test, floor), "measure": "ceiling"},
+        site="model",
+        target=str(Site(layer=layer, neuron=neuron)),
+        value=effect,
+        effect=effect,
+        effect_low=float(found.low[layer, neuron]),
+        effect_high=float(bound[layer, neuron]),
+        n=found.n,
+        df=found.df,
+        p=None,
+        mde=float(np.nanquantile(found.mde(floor), 0.9)),
+        note=f"over all {count:,} neurons",
+    )

@@ -1,0 +1,45 @@
+"""The kinds of neuron that what they respond to can show, and what must be exceeded.
+
+Shares are of a neuron's variance that a family of features explains beyond all others, on documents (and, where the token itself
+decides, on token types) that the fit has not seen. Floors were fixed before any label of a trained model was seen: those of the
+written statistics, or 1.5 times the 99.9 % quantile of an untrained twin where that is more (docs/log.md).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NATS = 0.05  # of information about the position
+OF_POSITION = 1 - math.exp(-2 * NATS)  # the share of variance that so much information means for a Gaussian
+SHIFTED = OF_POSITION / 2  # at least half of that goes with the position when the text is shifted
+SHARE = 0.05  # of variance
+SINGLE = 0.50  # of variance, or of firings, for single tokens
+BETWEEN = 2 * math.sqrt(SHARE)  # standard deviations between a domain and the others: SHARE of the variance if both are as large
+DEAD = 0.90  # share of documents in which a dead neuron is shown never to fire
+NEAR_DEAD = 1e-3  # of the median norm of the stream: a neuron that never writes more hardly writes at all
+
+SHIFT = ("shifted", "position")
+ON, FIRE = ("triggers", "on_triggers"), ("triggers", "triggers_fire")
+
+Test = tuple[str, str]  # a fit (or an experiment), and what is tested with it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of neuron: every test must exceed its floor."""
+
+    behaviour: str
+    tests: Mapping[Test, float]
+
+
+KINDS = (
+    Kind(
+        behaviour="position_neuron",
+        tests={("full", "position"): OF_POSITION, ("generated", "position"): OF_POSITION, SHIFT: SHIFTED},
+    ),
+    Kind(behaviour="previous_token_neuron", tests={("full", "previous_token"): SHARE}),
+    Kind(behaviour="alphabet_neuron", tests={("types", "alphabet"): SHARE}),
+    Kind(behaviour="token_class_neuron", tests={("types", "token_class"): SHARE}),
+    Kind(behaviour="token_neuron", tests={("full", "token"): SINGLE}),
+    Kind(behaviour="token_detector", tests={ON: SINGLE, FIRE: SINGLE}),
+)

@@ -1,0 +1,74 @@
+"""On how many different tokens is a neuron strongest, and where in the model are those that know one?
+
+1. *Distinct tokens*: how many different ones (whatever their case, and the blank before) stand at a neuron's eight strongest
+   contexts of a half, one per document, on the side of zero where its peak is. One means a detector; eight, that no single token
+   is what it wants. That is a description: it does not say whether the tokens are related (Gurnee et al. 2023, arXiv:2305.01610).
+2. *Early share*: how many of the labelled token detectors lie in the first half of the layers; p is that of half (binomial).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import bdtrc, betaincinv
+
+from innerworks.findings import Finding
+from innerworks.stats import CONSTANTS
+
+HALF = 0.5
+SEVERAL = 2  # different tokens
+
+
+def findings(arrays: Mapping[str, np.ndarray], rows: Sequence[Finding]) -> list[Finding]:
+    """Distinct tokens by layer, the share of early neurons with several, and where detectors lie."""
+    distinct, there = arrays["distinct"].astype(float), arrays["there"]
+    early = there & (np.arange(len(there)) < len(there) / 2)
+    found = [
+        _described("distinct_tokens", f"L{layer}", distinct[:, layer].mean(axis=1), layer=layer)
+        for layer in np.flatnonzero(there).tolist()
+    ]
+    if early.any():
+        found.append(_described("several_tokens", "model", (distinct[:, early] >= SEVERAL).mean(axis=(1, 2)), floor=HALF))
+    sites = {one.site: one.layer for one in rows if one.behaviour == "token_detector" and one.rung}
+    return [*found, *([_early(int(sum(early[layer] for layer in sites.values())), len(sites))] if sites else [])]
+
+
+def _described(measure: str, site: str, halves: np.ndarray, *, layer: int | None = None, floor: float = 0.0) -> Finding:
+    """A number with its two values on discovery and confirmation as its range: nothing is tested."""
+    value = float(halves.mean())
+    return Finding(
+        **_shape(measure, "share of neurons" if floor else "tokens", floor),
+        site=site,
+        layer=None if layer is None else int(layer),
+        value=value,
+        effect=value,
+        effect_low=float(halves.min()),
+        effect_high=float(halves.max()),
+        n=2,
+        p=None,
+        mde=None,
+        note="the range is that of the two halves",
+    )
+
+
+def _early(early: int, labels: int) -> Finding:
+    level = CONSTANTS.level / 2
+    low = float(betaincinv(early, labels - early + 1, level)) if early else 0.0
+    high = float(betaincinv(early + 1, labels - early, 1 - level)) if early < labels else 1.0
+    return Finding(
+        **_shape("early_share", "share of detectors", HALF),
+        site="model",
+        value=early / labels,
+        effect=early / labels,
+        effect_low=low,
+        effect_high=high,
+        n=labels,
+        p=float(bdtrc(early - 1, labels, HALF)) if early else 1.0,
+        mde=None,
+        note=f"{early} of {labels} token detectors lie in the first half of the layers",
+    )
+
+
+def _shape(measure: str, unit: str, floor: float) -> dict[str, Any]:
+    shape = {"chapter": "neurons", "behaviour": "polysemantic_neuron", "measure": measure, "material": "text"}
+    return {**shape, "unit": unit, "null": 0.0, "null_kind": "none", "floor": floor}

@@ -1,0 +1,115 @@
+"""What all feed-forward neurons respond to, as a study of a scan.
+
+1. The pass (`watch.py`): fits on discovery, tests on confirmation, strongest contexts.
+2. Candidates for position are read again behind a filler (`shift.py`).
+3. What is kept is small enough for an atlas: per test and neuron a mean over documents with its standard error; contexts; a
+   histogram.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from innerworks.findings import Finding
+from innerworks.model import Model
+from innerworks.model.observe import Instrument, State
+from innerworks.model.study import Given, Kept, Units
+from innerworks.model.tally import Tally
+from innerworks.neurons.inputs import decide, domains
+from innerworks.neurons.inputs.design import Design
+from innerworks.neurons.inputs.fits import gains_from_sums
+from innerworks.neurons.inputs.kept import contexts, described
+from innerworks.neurons.inputs.kinds import KINDS, SHIFT
+from innerworks.neurons.inputs.shift import follows_position, shifted
+from innerworks.neurons.inputs.watch import FITS, OTHERS, TESTED, TESTS, Frozen, Inputs, columns_of, freeze, strata_of
+from innerworks.stats import estimate_from_sums
+from innerworks.text.reading import BATCH
+
+SEQUENCES = {"quick": 16, "standard": 32, "full": 32}  # that are read again behind a filler
+NONE = "no layer has a plain feed-forward: all are mixtures of experts"
+
+
+class NeuronInputs:
+    """The study: what do neurons respond to?"""
+
+    name = "neuron_inputs"
+
+    def instruments(self, model: Model) -> Sequence[Instrument]:
+        """One instrument over all neurons; none for a model whose feed-forward layers are all mixtures of experts."""
+        return [Inputs(model)] if model.anatomy.neurons else []
+
+    def measure(self, given: Given) -> Kept:
+        """Effects over documents, contexts, and the shift."""
+        if not given.model.anatomy.neurons:
+            return Kept(about={"not measured": NONE})
+        state, reading = given.states[Inputs.name], given.reading
+        design = Design.of(given.model.tokenizer, reading, vocab=given.model.anatomy.vocab)
+        frozen = freeze(design, reading, state, torch.device("cpu"))
+        arrays, about = effects(design, state, frozen)
+        arrays["there"] = np.array([given.model.lacks("neurons", layer) is None for layer in range(given.model.anatomy.layers)])
+        arrays |= domains.effects(state)
+        about |= {"strata": strata_of(reading), "documents": state["mean_units"].long().tolist()}
+        arrays |= described(given.model, state, frozen) | contexts(design, reading, state)
+        more, why = _shift(given, arrays, state, frozen)
+        return Kept(arrays=arrays | more, about=about | why)
+
+    def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
+        """Labels of every kind."""
+        return [*before, *([] if "not measured" in kept.about else decide.findings(kept))]
+
+
+def effects(design: Design, state: State, frozen: Frozen) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """What each test comes to: means over confirmation documents as shares of variance, and the same on discovery."""
+    found: dict[str, list[np.ndarray]] = {"mean": [], "se": [], "positive": []}
+    counts: dict[str, list[int]] = {"n": [], "df": []}
+    for i in range(len(TESTS)):
+        units = state["units"][:, i].numpy()
+        scale = np.maximum(state["total"][i].double().numpy() / max(units.sum(), 1), 1e-30)
+        sums = (state[name][:, i].double().numpy() for name in ("gain", "gain_squared", "gained"))
+        gain, squares, positive = sums
+        one = estimate_from_sums(gain / scale, squares / scale**2, positive, units)
+        for name, values in found.items():
+            values.append(np.asarray(getattr(one, name), dtype=np.float32))
+        for name, numbers in counts.items():
+            numbers.append(getattr(one, name))
+    arrays = {name: np.stack(values) for name, values in found.items()}
+    arrays["discovery"] = np.concatenate([_on_discovery(design, state, frozen, name) for name in FITS])
+    return arrays, {"tests": [list(test) for test in TESTS], **counts}
+
+
+def _on_discovery(design: Design, state: State, frozen: Frozen, name: str) -> np.ndarray:
+    """By how much each family helped on discovery (of what the token decides, on the other token types), as a share.
+
+    Optimistic where fitted and tested rows are the same, by about columns / rows: it picks candidates, and nothing else.
+    """
+    if name == "generated":
+        gram, product, squares = (state[f"{one}_generated"] for one in ("gram", "product", "squares"))
+    else:
+        half, columns = [TESTED] if name == "types" else [OTHERS, TESTED], columns_of(design)[name]
+        gram = state["gram"][half].sum(dim=0)[columns][:, columns]
+        product, squares = state["product"][half].sum(dim=0)[:, columns], state["squares"][half].sum(dim=0)
+    rows = float(gram[0, 0].clamp(min=1))
+    mean = frozen.mean_generated if name == "generated" else frozen.mean
+    centred = product - gram[:, 0].float()[None, :, None] * mean[:, None]
+    total = squares - 2 * mean * product[:, 0] + rows * mean.square()
+    gained = gains_from_sums(frozen.fits[name], gram, centred)
+    return (gained / total.clamp(min=1e-12)).numpy()
+
+
+def _shift(
+    given: Given, arrays: dict[str, np.ndarray], state: State, frozen: Frozen
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read candidates for position again behind a filler."""
+    kind = next(kind for kind in KINDS if SHIFT in kind.tests)
+    tests = [(TESTS.index(test), floor) for test, floor in kind.tests.items() if test != SHIFT]
+    candidates = decide.candidates([arrays["discovery"][i] for i, _ in tests], [floor for _, floor in tests])
+    texts = shifted(given.model, given.reading, sequences=SEQUENCES[given.depth])
+    if texts is None:
+        return {}, {"no shift": "the model's context has no room for a filler"}
+    found = np.zeros((len(texts.tokens), 0), dtype=np.float32)
+    if len(candidates):
+        tally = Tally(says=lambda done, total: given.step(done, total, "batches"), total=-(-len(texts.tokens) // BATCH))
+        neurons = [(int(layer), int(neuron)) for layer, neuron in candidates]
+        found = follows_position(given.model, state, frozen, neurons, texts, step=tally)
+    return {"shift/neurons": candidates, "shift/gain": found}, {}

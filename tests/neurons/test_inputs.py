@@ -1,0 +1,440 @@
+"""What neurons respond to: the one-pass sums against slow plain computations, hand-made neurons, and nulls."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from innerworks.model import Model, strongest
+from innerworks.model.observe import State, merge
+from innerworks.model.study import Given, Kept, units_of
+from innerworks.neurons.inputs import Inputs, NeuronInputs, histogram, watch
+from innerworks.neurons.inputs.contexts import tokens_at
+from innerworks.neurons.inputs.decide import candidates
+from innerworks.neurons.inputs.design import Design, type_half
+from innerworks.neurons.inputs.detectors import FIRES
+from innerworks.neurons.inputs.fits import RIDGE
+from innerworks.neurons.inputs.kept import contexts
+from innerworks.neurons.inputs.kinds import SHARE
+from innerworks.neurons.inputs.limits import TAIL, Limits, sample
+from innerworks.neurons.inputs.shift import follows_position, shifted
+from innerworks.neurons.inputs.study import effects
+from innerworks.neurons.inputs.watch import EVERY, TESTS
+from innerworks.scan.engine import begin, observe
+from innerworks.sites import Site
+from innerworks.text import Corpus, Document, Reading, TextBatch, read
+
+FAMILY = "llama"
+
+
+@pytest.fixture(scope="module")
+def reading(make_reading: Callable[..., Reading]) -> Reading:
+    """48 documents of two strata, some of two windows; 24 generated sequences."""
+    return make_reading(documents=48, sequences=24, longest=60)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model: Callable[[str], Any]) -> Model:
+    return tiny_model(FAMILY)
+
+
+@pytest.fixture(scope="module")
+def watched(tiny: Model, reading: Reading) -> tuple[Inputs, State]:
+    """The instrument after a pass, and its sums."""
+    one = Inputs(tiny)
+    return one, observe(tiny, reading, [one], begin(tiny, reading, [one])).states[one.name]
+
+
+def activations(model: Model, reading: Reading) -> list[np.ndarray]:
+    """Of every window, `[layer, seq, neuron]`."""
+    found = []
+    for window in reading.windows:
+        run = model.run(torch.tensor([window.tokens]), record=model.sites("neurons"), logits="none")
+        found.append(run.stack("neurons")[:, 0].double().numpy())
+    return found
+
+
+def first_windows(reading: Reading, material: str, half: str) -> list[int]:
+    """The first window of each unit of a half."""
+    first = {window.unit: i for i, window in reversed(list(enumerate(reading.windows)))}
+    return [first[i] for i, unit in enumerate(reading.units) if (unit.material, unit.half) == (material, half)]
+
+
+# --- sums ---------------------------------------------------------------------------------------------------------
+
+
+def slow_features(design: Design, tokens: tuple[int, ...]) -> np.ndarray:
+    return design.rows(torch.tensor([tokens]))[0].double().numpy()
+
+
+def ridge(x: np.ndarray, a: np.ndarray, kept: np.ndarray, penalty: float) -> np.ndarray:
+    """Plain ridge over some columns, the others zero."""
+    found = np.zeros((x.shape[1], a.shape[1]))
+    found[kept] = np.linalg.solve(x[:, kept].T @ x[:, kept] + penalty * np.eye(kept.sum()), x[:, kept].T @ a)
+    return found
+
+
+def slow_effects(model: Model, reading: Reading, state: State, fit: str, family: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over documents of `(SSE without - SSE with) / mean SST`, by fitting twice; and n."""
+    design = Design.of(model.tokenizer, reading, vocab=model.anatomy.vocab)
+    low, high = (state[name].double().numpy()[:, None] for name in ("fixed_low", "fixed_high"))
+    seen = [np.clip(a, low, high) for a in activations(model, reading)]
+    material = "random" if fit == "generated" else "text"
+    columns = watch.columns_of(design)[fit]
+    told = np.array([design.columns[i][0] for i in columns])
+    half = design.half.numpy()
+
+    def rows(i: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return slow_features(design, reading.windows[i].tokens)[keep][:, columns], seen[i][:, keep]
+
+    fitted, everything = [], []
+    for i, window in enumerate(reading.windows):
+        unit = reading.units[window.unit]
+        if (unit.material, unit.half) == (material, "discovery"):
+            keep = np.arange(len(window.tokens)) >= 1
+            everything.append(rows(i, keep)[1])
+            others = keep & ~half[list(window.tokens)] if fit == "types" else keep
+            fitted.append(rows(i, others))
+    x, a = np.concatenate([x for x, _ in fitted]), np.concatenate([a for _, a in fitted], axis=1)
+    mean = np.concatenate(everything, axis=1).mean(axis=1)
+    penalty = RIDGE * (x**2).sum(axis=0).mean()
+    gains, total = [], []
+    for i in first_windows(reading, material, "confirmation"):
+        tokens = np.array(reading.windows[i].tokens)
+        keep = np.arange(len(tokens)) % EVERY == 1
+        keep = keep & half[tokens] if fit == "types" else keep
+        if not keep.any():
+            continue
+        mine, b = rows(i, keep)
+        errors = []
+        for kept in (told != family, told == told):
+            errors.append([((b[layer] - mine @ ridge(x, a[layer], kept, penalty)) ** 2).sum(axis=0) for layer in range(len(a))])
+        gains.append(np.array(errors[0]) - np.array(errors[1]))
+        total.append(((b - mean[:, None]) ** 2).sum(axis=1))
+    return np.mean(gains, axis=0) / np.mean(total, axis=0), np.array(len(gains))
+
+
+@pytest.mark.parametrize(("fit", "family"), [("full", "previous_token"), ("types", "frequency"), ("generated", "position")])
+def test_effects_are_those_of_two_plain_fits(
+    tiny: Model, reading: Reading, watched: tuple[Inputs, State], fit: str, family: str
+) -> None:
+    one, state = watched
+    design = Design.of(tiny.tokenizer, reading, vocab=tiny.anatomy.vocab)
+    arrays, about = effects(design, state, one.frozen(state))
+    expected, n = slow_effects(tiny, reading, state, fit, family)
+    test = TESTS.index((fit, family))
+    np.testing.assert_allclose(arrays["mean"][test], expected, rtol=2e-2, atol=2e-4)
+    assert about["n"][test] == n  # type: ignore[index]
+
+
+def test_limits_are_quantiles_of_the_sample(tiny: Model, reading: Reading, watched: tuple[Inputs, State]) -> None:
+    _, state = watched
+    chosen = {tuple(row[mask].tolist()) for batch in sample(reading) for row, mask in zip(batch.tokens, batch.mask, strict=True)}
+    texts = [i for i, window in enumerate(reading.windows) if window.tokens in chosen]
+    seen = activations(tiny, reading)
+    rows = np.sort(np.concatenate([seen[i][:, 1:] for i in texts], axis=1), axis=1)
+    kept = max(1, round(TAIL * rows.shape[1]))
+    np.testing.assert_allclose(state["fixed_high"], rows[:, -kept], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state["fixed_low"], rows[:, kept - 1], rtol=1e-4, atol=1e-6)
+
+
+def test_strongest_contexts_are_those_of_each_document(tiny: Model, reading: Reading, watched: tuple[Inputs, State]) -> None:
+    _, state = watched
+    design = Design.of(tiny.tokenizer, reading, vocab=tiny.anatomy.vocab)
+    found, seen = contexts(design, reading, state), activations(tiny, reading)
+    by_unit = {
+        unit: np.concatenate([seen[i][:, 1:] for i, window in enumerate(reading.windows) if window.unit == unit], axis=1)
+        for unit, about in enumerate(reading.units)
+        if about.material == "text"
+    }
+    largest = np.sort([a.max(axis=1) for a in by_unit.values()], axis=0)[::-1][:8]
+    np.testing.assert_allclose(found["top_value"], largest.transpose(1, 2, 0), rtol=2e-3, atol=1e-6)
+    smallest = np.sort([a.min(axis=1) for a in by_unit.values()], axis=0)[:8]
+    np.testing.assert_allclose(found["bottom_value"], smallest.transpose(1, 2, 0), rtol=2e-3, atol=1e-6)
+    for layer, neuron, k in ((0, 3, 0), (1, 17, 4), (2, 40, 7)):
+        unit, window, position = (int(found[f"top_{name}"][layer, neuron, k]) for name in ("unit", "window", "position"))
+        mine = [i for i, one in enumerate(reading.windows) if one.unit == unit]
+        assert seen[mine[window]][layer, position, neuron] == pytest.approx(found["top_value"][layer, neuron, k], rel=2e-3)
+
+
+def test_the_histogram_counts_every_sixteenth_token(tiny: Model, reading: Reading, watched: tuple[Inputs, State]) -> None:
+    _, state = watched
+    rows = [
+        a[:, 8::16] for a, window in zip(activations(tiny, reading), reading.windows, strict=True) if _is_text(reading, window)
+    ]
+    chosen = np.concatenate(rows, axis=1)
+    counts = state["histogram"].numpy()
+    assert (counts.sum(axis=-1) == chosen.shape[1]).all()
+    np.testing.assert_allclose(histogram.active(counts), (chosen > 0).mean(axis=1))
+    low, high = state["fixed_low"].numpy(), state["fixed_high"].numpy()
+    middle = histogram.quantile(counts, low, high, 0.5)
+    assert np.median(np.abs(middle - np.median(chosen, axis=1)) / (high - low)) < 0.05
+
+
+def _is_text(reading: Reading, window: Any) -> bool:
+    return reading.units[window.unit].material == "text"
+
+
+def test_shares_of_triggers_are_counted_document_by_document(
+    tiny: Model, reading: Reading, watched: tuple[Inputs, State]
+) -> None:
+    one, state = watched
+    chosen, seen = one.frozen(state).detectors, activations(tiny, reading)
+    picked = np.argwhere(chosen.triggers[..., 0] >= 0)[:40]
+    assert len(picked)
+    for layer, neuron in picked:
+        triggers = set(chosen.triggers[layer, neuron].tolist()) - {-1}
+        on, fire = [], []
+        for i in first_windows(reading, "text", "confirmation"):
+            tokens = reading.windows[i].tokens[1:]
+            fires = seen[i][layer, 1:, neuron] * chosen.sign[layer, neuron] > FIRES * chosen.peak[layer, neuron]
+            hit = np.array([token in triggers for token in tokens])
+            on += [(fires & hit).sum() / fires.sum()] if fires.any() else []
+            fire += [(fires & hit).sum() / hit.sum()] if hit.any() else []
+        assert state["share_units"][:, layer, neuron].tolist() == [len(on), len(fire)]
+        np.testing.assert_allclose(state["share"][:, layer, neuron], [sum(on), sum(fire)], atol=1e-5)
+
+
+def test_a_pass_taken_up_again_and_shards_added_up_give_the_same(
+    tiny: Model, reading: Reading, watched: tuple[Inputs, State]
+) -> None:
+    _, whole = watched
+    first = Inputs(tiny)
+    states = []
+
+    def save(current: Any, batch: TextBatch) -> None:
+        states.append({name: value.clone() for name, value in current.states[first.name].items()})
+
+    observe(tiny, reading, [first], begin(tiny, reading, [first]), after_batch=save)
+    stop = len(states) * 3 // 4  # in confirmation
+    again = Inputs(tiny)
+    current = begin(tiny, reading, [again])
+    current.states[again.name], current.batches = states[stop - 1], stop
+    resumed = observe(tiny, reading, [again], current).states[again.name]
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    discovery = [i for i, unit in enumerate(reading.units) if unit.half == "discovery"]
+    shards = [_some(reading, discovery[::2]), _some(reading, discovery[1::2])]
+    parts = []
+    for shard in shards:
+        one = Inputs(tiny)
+        one_pass = begin(tiny, reading, [one])  # limits and columns are of the whole reading
+        parts.append(observe(tiny, shard, [one], one_pass).states[one.name])
+    merged, direct = merge(*parts), Inputs(tiny)
+    expected = observe(tiny, _some(reading, discovery), [direct], begin(tiny, reading, [direct])).states[direct.name]
+    for name in expected:
+        torch.testing.assert_close(merged[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def _some(reading: Reading, units: list[int]) -> Reading:
+    return replace(reading, windows=tuple(window for window in reading.windows if window.unit in set(units)))
+
+
+# --- hand-made neurons --------------------------------------------------------------------------------------------
+
+WORDS = [f"{letter}{rest}" for letter in "abcdefghijkl" for rest in ("o", "uk", "im", "ern", "ost", "ilda", "ams", "ep")]
+MADE = ("position", "previous", "letter", "one token", "rare token", "noise", "heavy tails", "late copies")
+
+
+@pytest.fixture(scope="module")
+def language(tokenizer_of: Callable[..., Any]) -> tuple[Any, Reading]:
+    """Documents of words that begin with twelve letters, the more frequent the shorter, in four domains."""
+    rng = np.random.default_rng(0)
+    weights = np.array([1 / (1 + i % 8) for i in range(len(WORDS))])
+    documents = [
+        Document(id=str(i), text=" ".join(rng.choice(WORDS, 80, p=weights / weights.sum())), domain=f"domain {i % 4}")
+        for i in range(96)
+    ]
+    tokenizer = tokenizer_of(words=WORDS)
+    return tokenizer, read(Corpus.of("made", documents), tokenizer, vocab=320, max_positions=192, sequences=40)
+
+
+def by_hand(tokenizer: Any, batch: TextBatch) -> Tensor:
+    """Activations of eight neurons: what `MADE` says, and noise."""
+    rng = torch.Generator().manual_seed(int(batch.tokens.sum()))
+    tokens, before = batch.tokens, batch.tokens.roll(1, dims=1)
+    noise = torch.randn(*tokens.shape, len(MADE), generator=rng)
+    position = torch.arange(tokens.shape[1])
+    letter = torch.tensor([float(text[:1] == "c") for text in tokenizer.convert_ids_to_tokens(range(320))])
+    common, rare = (tokenizer.convert_tokens_to_ids(word) for word in ("ao", "bep"))
+    copies = torch.stack([(tokens[:, :i] == tokens[:, i : i + 1]).any(dim=1) for i in range(tokens.shape[1])], dim=1)
+    found = 0.3 * noise
+    found[..., 0] += (position < 12).float()
+    found[..., 1] += 2.0 * (before == common)
+    found[..., 2] += letter[tokens]
+    found[..., 3] += 3.0 * (tokens == common)
+    found[..., 4] += 8.0 * (tokens == rare)
+    found[..., 6] = noise[..., 6] * torch.where(torch.rand(tokens.shape, generator=rng) < 0.001, 1000.0, 1.0)
+    found[..., 7] += copies.float() if batch.material == "random" else (position > 30).float()
+    return found
+
+
+@pytest.fixture(scope="module")
+def known(language: tuple[Any, Reading], tiny_hf: Callable[..., Any]) -> tuple[State, Kept]:
+    """The hand-made neurons through the whole instrument."""
+    tokenizer, reading = language
+    model = Model(tiny_hf(FAMILY), tokenizer, certified=False)
+    anatomy = replace(model.anatomy, layers=1, neurons=len(MADE))
+    rows = torch.cat([by_hand(tokenizer, batch)[batch.mask] for batch in sample(reading)])
+    edges = rows.quantile(torch.tensor([TAIL, 1 - TAIL]), dim=0)
+    fixed = Limits(low=edges[:1], high=edges[1:], stream=torch.ones(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watch, "limits", lambda model, batches: fixed)
+        one = Inputs(model)
+        state = one.begin(anatomy, reading)
+    for half in ("discovery", "confirmation"):
+        for batch in reading.batches(half):
+            one.begin_batch(batch)
+            one.observe(state, batch, Site(layer=0, kind="neurons"), by_hand(tokenizer, batch), slice(None))
+            one.end_batch(state, batch)
+    arrays, about = effects(one.design, state, one.frozen(state))
+    return state, Kept(arrays=arrays, about=about)
+
+
+def effect(known: tuple[State, Kept], fit: str, family: str) -> dict[str, float]:
+    return dict(zip(MADE, known[1].arrays["mean"][TESTS.index((fit, family)), 0].tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("fit", "family", "found", "least"),
+    [
+        ("full", "position", {"position", "late copies"}, 0.15),
+        ("generated", "position", {"position", "late copies"}, 0.1),
+        ("full", "previous_token", {"previous"}, 0.3),
+        ("types", "alphabet", {"letter"}, 0.2),
+        ("full", "token", {"one token", "rare token"}, 0.1),
+    ],
+)
+def test_hand_made_neurons_are_told_apart(
+    known: tuple[State, Kept], fit: str, family: str, found: set[str], least: float
+) -> None:
+    values = effect(known, fit, family)
+    assert {name for name in MADE if values[name] > SHARE} == found
+    assert all(values[name] > least for name in found)
+    assert all(abs(values[name]) < 0.02 for name in ("noise", "heavy tails"))  # without limits the tails give any number
+
+
+def test_a_detector_fires_on_its_trigger_and_nothing_else(known: tuple[State, Kept]) -> None:
+    state, _ = known
+    shares = (state["share"] / state["share_units"].clamp(min=1))[:, 0]
+    assert shares[:, MADE.index("rare token")].tolist() == [1.0, 1.0]
+    assert shares[:, MADE.index("one token")].min() > 0.9
+    units = state["share_units"][0, 0]
+    assert units[MADE.index("rare token")] >= 12 and units[MADE.index("noise")] == 0  # no candidate
+
+
+def test_candidates_are_above_every_floor_the_strongest_first() -> None:
+    first, second = np.array([[0.2, 0.06, np.nan], [0.4, 0.01, 0.3]]), np.array([[0.3, 0.5, 0.5], [0.12, 0.9, 0.25]])
+    assert candidates([first, second], [0.05, 0.1]).tolist() == [[0, 0], [1, 2], [0, 1], [1, 0]]
+    assert candidates([first, second], [0.05, 0.1], most=2).tolist() == [[0, 0], [1, 2]]
+    assert type_half("owl") == type_half("owl")
+
+
+# --- the shift ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def placed(tiny_hf: Callable[..., Any], tiny_tokenizer: Any, reading: Reading) -> tuple[Model, Inputs, State]:
+    """A GPT-2 that hardly sees anything but the position: the first four are far from the others."""
+    hf = tiny_hf("gpt2")
+    with torch.no_grad():
+        hf.transformer.wpe.weight[:] = hf.transformer.wpe.weight[20]
+        hf.transformer.wpe.weight[:12] = hf.transformer.wpe.weight[20] * -1
+        hf.transformer.wte.weight *= 0.1
+    model = Model(hf, tiny_tokenizer, name="placed", certified=False)
+    one = Inputs(model)
+    return model, one, observe(model, reading, [one], begin(model, reading, [one])).states[one.name]
+
+
+def test_what_tells_the_position_goes_with_it_when_the_text_is_shifted(
+    placed: tuple[Model, Inputs, State], reading: Reading
+) -> None:
+    model, one, state = placed
+    texts = shifted(model, reading, sequences=6)
+    assert texts is not None and texts.tokens.shape == (6, 30 + 15)
+    neurons = [(0, i) for i in range(12)]
+    found = follows_position(model, state, one.frozen(state), neurons, texts)
+    assert found.shape == (6, 12) and np.median(found) > 0.2
+
+
+def test_a_context_without_room_is_not_shifted(
+    tiny_hf: Callable[..., Any], tiny_tokenizer: Any, make_reading: Callable[..., Reading]
+) -> None:
+    reading = make_reading(documents=24, sequences=8)
+    narrow = Model(tiny_hf(FAMILY), tiny_tokenizer, certified=False)
+    narrow.anatomy = replace(narrow.anatomy, max_positions=34)
+    assert shifted(narrow, reading, sequences=4) is None
+    assert shifted(narrow, replace(reading, windows=reading.windows[:10]), sequences=4) is None
+
+
+# --- the whole study ----------------------------------------------------------------------------------------------
+
+
+def asked(model: Model, reading: Reading) -> tuple[Kept, list[Any]]:
+    study = NeuronInputs()
+    instruments = study.instruments(model)
+    states = observe(model, reading, instruments, begin(model, reading, instruments)).states
+    kept = study.measure(Given(model=model, reading=reading, states=states, before=[], depth="quick", seed=0))
+    return kept, study.findings(kept, units_of(reading), [])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "gemma2", "mixtral", "qwen3_moe", "gpt_neox"])
+def test_every_sort_of_feed_forward_is_measured_or_said_not_to_be(
+    tiny_model: Callable[[str], Any], reading: Reading, family: str
+) -> None:
+    kept, rows = asked(tiny_model(family), reading)
+    if family == "mixtral":
+        assert rows == [] and "mixtures" in kept.about["not measured"]
+        return
+    assert {row.behaviour for row in rows} >= {"position_neuron", "alphabet_neuron", "dead_neuron", "polysemantic_neuron"}
+    assert {row.layer for row in rows if row.layer is not None} <= set(np.flatnonzero(kept.arrays["there"]).tolist())
+    numbers = [getattr(row, name) for row in rows for name in ("value", "effect", "effect_low", "effect_high")]
+    assert np.isfinite(numbers).all()
+    assert any(row.measure == ("dead_share" if family == "opt" else "near_dead_share") for row in rows)
+
+
+def test_dead_neurons_are_exactly_those_that_cannot_fire(
+    tiny_hf: Callable[..., Any], tiny_tokenizer: Any, reading: Reading
+) -> None:
+    hf = tiny_hf("opt")
+    with torch.no_grad():
+        for layer, neurons in ((0, [3, 5]), (2, [0])):
+            hf.model.decoder.layers[layer].fc1.bias[neurons] = -1e4
+    _, rows = asked(Model(hf, tiny_tokenizer, name="dead", certified=False), reading)
+    labels = {row.site for row in rows if row.behaviour == "dead_neuron" and row.rung}
+    shares = {row.site: row.note for row in rows if row.measure == "dead_share"}
+    assert {"L0N3", "L0N5", "L2N0"} <= {row.site for row in rows if row.measure == "never_fires"}
+    assert shares["model"].startswith(f"{len(shares) and 3} of 144")
+    assert labels == {"L0N3", "L0N5", "L2N0"}
+
+
+# --- strongest ----------------------------------------------------------------------------------------------------
+
+
+def test_entries_sort_like_values_and_keep_one_per_unit() -> None:
+    rng = torch.Generator().manual_seed(0)
+    value = torch.randn(50, generator=rng) * 10 ** torch.randint(-6, 6, (50,), generator=rng).float()
+    value[:2] = torch.tensor([0.0, -0.0])
+    unit = torch.randint(0, 20, (50,), generator=rng)
+    window, position = torch.randint(0, 9, (50,), generator=rng), torch.randint(0, 256, (50,), generator=rng)
+    entries = strongest.pack(value, unit, window, position)
+    found = strongest.unpack(entries)
+    np.testing.assert_allclose(found.value, value, rtol=2**-11)
+    assert (found.unit == unit.numpy()).all() and (found.window == window.numpy()).all()
+    assert (found.position == position.numpy()).all() and found.value[1] == 0
+    held = strongest.join(strongest.join(torch.full((8,), strongest.EMPTY), entries[:30]), entries[30:])
+    best: Mapping[int, float] = {int(u): float(value[unit == u].max()) for u in unit.unique()}
+    np.testing.assert_allclose(strongest.unpack(held).value, sorted(best.values(), reverse=True)[:8], rtol=2**-11)
+    nothing = strongest.unpack(torch.full((2,), strongest.EMPTY))
+    assert nothing.unit.tolist() == [-1, -1] and nothing.value.tolist() == [0.0, 0.0]
+
+
+def test_tokens_are_looked_up_in_the_right_window(reading: Reading) -> None:
+    windows = [i for i, one in enumerate(reading.windows) if one.unit == 5]
+    assert len(windows) == 2
+    entries = strongest.pack(torch.ones(2), torch.tensor([5, 5]), torch.tensor([0, 1]), torch.tensor([3, 2]))
+    expected = [reading.windows[windows[0]].tokens[3], reading.windows[windows[1]].tokens[2]]
+    assert tokens_at(reading, strongest.unpack(entries)).tolist() == expected
