@@ -1,6 +1,7 @@
 """What a labelled head shows: the right document and stretch, and what it writes there equals its share of the logits."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
