@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from innerworks.atlas import Atlas, Example, Unfinished, schema, store
+import invented_neurons
+from innerworks.atlas import Atlas, Example, Unfinished, neurons, schema, store
 from innerworks.errors import AtlasError
-from innerworks.findings import COLUMNS, Finding
+from innerworks.findings import COLUMNS, Finding, frame
 
 HEADS_BY_UNIT = schema.of_study("heads_by_unit")
 SETTINGS = {"model": "invented", "seed": 0, "depth": "quick"}
@@ -352,3 +353,35 @@ def test_tables_are_parquet_and_arrays_safetensors_and_nothing_is_pickled(tmp_pa
     assert (atlas.path / schema.FINDINGS).read_bytes()[:4] == b"PAR1"
     header = (atlas.path / schema.PATTERNS).read_bytes()
     assert json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+
+
+def test_neurons_are_one_table_of_labels_and_numbers(tmp_path: Path) -> None:
+    made = Unfinished.create(tmp_path / "a", SETTINGS)
+    made.write_findings([finding(), *invented_neurons.findings()])
+    made.write_neurons(invented_neurons.examples())
+    kept, about = invented_neurons.arrays(3, 16)
+    kept["there"][2] = False  # a layer that is a mixture of experts
+    made.write_arrays(schema.of_study("neuron_inputs"), kept, about)
+    atlas = made.finish({})
+    table = atlas.neurons
+    assert table.height == 32 and table.columns[: len(neurons.COLUMNS)] == list(neurons.COLUMNS)
+    one = table.row(by_predicate=pl.col("site") == "L1N3", named=True)
+    assert (one["labels"], one["rung"], one["family"]) == (["position_neuron"], 2, "position")
+    assert one["explained"] == pytest.approx(0.6) and one["largest"] == pytest.approx(42.0)
+    assert one["writes"] == pytest.approx(float(kept["written"][1, 3] * kept["spread"][1, 3]))
+    assert one["active"] == pytest.approx(float(kept["histogram"][1, 3, 16:].sum() / kept["histogram"][1, 3].sum()))
+    assert atlas.neuron_examples == invented_neurons.examples()
+
+
+def test_an_atlas_without_neurons_has_an_empty_table(tmp_path: Path) -> None:
+    table = written(tmp_path / "a").neurons
+    assert table.height == 0 and table.columns == list(neurons.COLUMNS)
+
+
+def test_neurons_whose_weights_cannot_be_read_write_nothing_known(tmp_path: Path) -> None:
+    kept, about = invented_neurons.arrays(3, 16)
+    del kept["written"]
+    kept["mean"][:, 0, 0] = -0.1
+    table = neurons.table(frame([]), kept, about)
+    assert table["writes"].null_count() == 48
+    assert table.row(0, named=True)["family"] is None and table.row(0, named=True)["explained"] == 0

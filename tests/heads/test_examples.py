@@ -1,6 +1,7 @@
 """What a labelled head shows: the right document and stretch, and what it writes there equals its share of the logits."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def test_the_strongest_labels_of_every_kind_are_shown_and_pairs_are_none() -> No
         finding("induction", "L1H1", target="L0H0", measure="k_composition"),
         finding("syntactic:nsubj", "L1H2"),
         finding("syntactic:det<", "L1H3", rung=0),
+        replace(finding("position_neuron", "L1N700"), chapter="neurons"),
     ]
     assert examples.best_labels(rows) == [
         ("copying", "L1H0"),

@@ -43,6 +43,7 @@ def test_a_scan_ends_with_every_file_and_nothing_else(atlas: Atlas) -> None:
         "findings.parquet",
         "examples.parquet",
         "report.html",
+        "neurons.parquet",
         "units.parquet",
         "arrays/heads_by_unit.safetensors",
         *(f"arrays/{study.name}.safetensors" for study in studies()),
@@ -65,6 +66,13 @@ def test_every_file_can_be_read(atlas: Atlas, model: iw.Model) -> None:
     assert "plotly" in (atlas.path / "report.html").read_text().lower()
     for one in again.examples:
         assert one.pattern.shape == (len(one.tokens), len(one.tokens)) and np.allclose(one.pattern, np.tril(one.pattern))
+
+
+def test_neurons_that_were_tested_are_shown_on_text(atlas: Atlas) -> None:
+    tested = atlas.findings.filter((pl.col("chapter") == "neurons") & pl.col("index").is_not_null())
+    shown = {one.site: one for one in atlas.neuron_examples}
+    assert set(shown) <= set(tested["site"]) and (tested.is_empty() or shown)
+    assert all(one.tokens[one.at] and len(one.tokens) <= 19 for example in shown.values() for one in example.contexts)
 
 
 def test_the_planted_heads_are_found_and_the_induction_head_is_necessary(atlas: Atlas) -> None:

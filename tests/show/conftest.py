@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from innerworks.atlas import Atlas, Example, Unfinished
+import invented_neurons
+from innerworks.atlas import Atlas, Example, NeuronExample, Unfinished, schema
 from innerworks.findings import Finding
 from invented import every_kind
 
-LAYERS, HEADS = 3, 4
+LAYERS, HEADS, NEURONS = 3, 4, 16
 EVIL = "</script><script>window.evil=1</script>"
 TOKENS = ("The", " cat", "\n", EVIL, "<b>b</b>", '<a href="http://evil.example">', " cat", "\n", "\u202e", "")
 
@@ -112,11 +113,14 @@ def findings() -> list[Finding]:
     ]
 
 
-def write_atlas(path: Path, rows: list[Finding], examples: list[Example]) -> Atlas:
-    """Write an atlas of an invented model."""
+def write_atlas(path: Path, rows: list[Finding], examples: list[Example], neurons: list[NeuronExample] | None = None) -> Atlas:
+    """Write an atlas of an invented model; neurons: where some are strongest, in an atlas that has them."""
     atlas = Unfinished.create(path, {"depth": "quick"})
     atlas.write_findings(rows)
     atlas.write_examples(examples)
+    atlas.write_neurons(neurons or [])
+    if neurons is not None:
+        atlas.write_arrays(schema.of_study("neuron_inputs"), *invented_neurons.arrays(LAYERS, NEURONS))
     return atlas.finish(
         {
             "model": {
@@ -126,6 +130,7 @@ def write_atlas(path: Path, rows: list[Finding], examples: list[Example]) -> Atl
                 "layers": 3,
                 "heads": 4,
                 "kv_heads": 2,
+                "neurons": NEURONS,
             },
             "corpus": {"name": "builtin", "documents": 160, "tokens": 44064, "notes": [EVIL]},
             "settings": {"depth": "quick", "seed": 0, "only": None},
@@ -176,6 +181,14 @@ def rich_atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     examples = [written("L2H1", "induction"), written("L2H1", "copying"), written("L1H0", "syntactic:nsubj")]
     rows = [*findings(), *every_kind(LAYERS, HEADS)]
     return write_atlas(tmp_path_factory.mktemp("show") / "rich.atlas", rows, examples)
+
+
+@pytest.fixture(scope="session")
+def neuron_atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    """Heads, and neurons with and without labels; hostile tokens around where they are strongest."""
+    rows = [*findings(), *invented_neurons.findings()]
+    path = tmp_path_factory.mktemp("show") / "neurons.atlas"
+    return write_atlas(path, rows, [shown("L2H1", "induction")], invented_neurons.examples())
 
 
 @pytest.fixture(scope="session")

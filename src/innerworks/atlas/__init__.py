@@ -1,5 +1,5 @@
 """The atlas chapter: what was found, in a folder that opens in a second, without torch."""
 
-from innerworks.atlas.store import Atlas, Example, Unfinished
+from innerworks.atlas.store import Atlas, Context, Example, NeuronExample, Unfinished
 
-__all__ = ["Atlas", "Example", "Unfinished"]
+__all__ = ["Atlas", "Context", "Example", "NeuronExample", "Unfinished"]

@@ -18,7 +18,7 @@ import polars as pl
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from innerworks.atlas import schema
+from innerworks.atlas import neurons, schema
 from innerworks.claims import LEDGER, judge
 from innerworks.errors import AtlasError
 from innerworks.findings import COLUMNS, Finding, frame
@@ -35,6 +35,15 @@ _EXAMPLE_TYPES = {
     "raised": _CHANGED,
     "lowered": _CHANGED,
     "rows": pl.List(pl.Struct({"read": pl.String, "token": pl.String, "logit": pl.Float64})),
+}
+_NEURON_TYPES = {
+    "site": pl.String,
+    "side": pl.Int32,
+    "contexts": pl.List(
+        pl.Struct({"unit": pl.String, "tokens": pl.List(pl.String), "at": pl.Int32, "position": pl.Int32, "value": pl.Float64})
+    ),
+    "raised": _CHANGED,
+    "lowered": _CHANGED,
 }
 
 
@@ -60,6 +69,40 @@ class Example:
     def as_dict(self) -> dict[str, Any]:
         """As plain data, the pattern as lists."""
         return {**asdict(self), "pattern": np.round(self.pattern.astype(float), 4).tolist()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """A stretch of real text on which a neuron is strong: which of its tokens it is strong `at`, and its activation there.
+
+    position: of that token in the whole text that the model was given.
+    """
+
+    unit: str
+    tokens: tuple[str, ...]
+    at: int
+    position: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronExample:
+    """Where a neuron is strongest, one context per document, and what it writes there.
+
+    side: 1 or -1, the side of zero that its contexts are on. raised, lowered: the tokens whose logits an activation of one on
+    that side changes most by itself (less the mean over the vocabulary), in a stream of unit scale; empty where weights do not
+    show it.
+    """
+
+    site: str
+    side: int
+    contexts: tuple[Context, ...] = ()
+    raised: Changed = ()
+    lowered: Changed = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
 
 
 class Atlas:
@@ -130,6 +173,21 @@ class Atlas:
         return self.findings.filter((pl.col("chapter") == "heads") & (pl.col("measure") == "attention"))
 
     @cached_property
+    def neurons(self) -> pl.DataFrame:
+        """One row per feed-forward neuron, with labels and numbers; columns in `innerworks.atlas.neurons.COLUMNS`.
+
+        Without rows where neurons were not measured, as in a model whose layers are all mixtures of experts.
+        """
+        name = schema.of_study(neurons.STUDY)
+        arrays, about = self.arrays(name) if (self.path / name).is_file() else ({}, {})
+        return neurons.table(self.findings, arrays, about)
+
+    @property
+    def neuron_examples(self) -> list[NeuronExample]:
+        """Where labelled neurons, and those near a label, are strongest on real text, and what they write."""
+        return [_neuron_example(row) for row in self._table(schema.NEURONS).iter_rows(named=True)]
+
+    @cached_property
     def claims(self) -> pl.DataFrame:
         """The ledger: one row per claim of the literature, with its verdict in this model and the evidence as JSON."""
         return self._table(schema.CLAIMS)
@@ -156,6 +214,16 @@ class Atlas:
                 return {key: file.get_tensor(key) for key in file.keys()}, about
         except Exception as error:  # safetensors raises a type of its own
             raise AtlasError(f"{self.path / name} is missing or damaged: {error}. Scan again.") from error
+
+
+def _neuron_example(row: Mapping[str, Any]) -> NeuronExample:
+    return NeuronExample(
+        site=row["site"],
+        side=row["side"],
+        contexts=tuple(Context(**{**one, "tokens": tuple(one["tokens"])}) for one in row["contexts"]),
+        raised=tuple((one["token"], one["logit"]) for one in row["raised"]),
+        lowered=tuple((one["token"], one["logit"]) for one in row["lowered"]),
+    )
 
 
 def _example(row: Mapping[str, Any], patterns: Arrays) -> Example:
@@ -279,6 +347,17 @@ class Unfinished:
         self._write_table(schema.EXAMPLES, pl.DataFrame(rows, schema=types))
         patterns = {name: one.pattern.astype(np.float16) for one, name in zip(examples, names, strict=True)}
         self.write_arrays(schema.PATTERNS, patterns)
+
+    def write_neurons(self, examples: Sequence[NeuronExample]) -> None:
+        """Write `neurons.parquet`."""
+        changed = ("raised", "lowered")
+        rows = [
+            {**one.as_dict(), **{name: [{"token": t, "logit": logit} for t, logit in getattr(one, name)] for name in changed}}
+            for one in examples
+        ]
+        self._write_table(
+            schema.NEURONS, pl.DataFrame(rows, schema={name: _NEURON_TYPES[name] for name in schema.NEURON_COLUMNS})
+        )
 
     def write_arrays(self, name: str, arrays: Arrays, metadata: Mapping[str, Any] | None = None) -> None:
         """Write a safetensors file; metadata values are stored as JSON."""

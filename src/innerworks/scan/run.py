@@ -22,6 +22,7 @@ import transformers
 
 import innerworks
 from innerworks.atlas import Atlas, Unfinished, schema
+from innerworks.atlas.neurons import STUDY as NEURON_INPUTS
 from innerworks.heads.decide import HeadsByUnit
 from innerworks.heads.examples import best_labels, shown
 from innerworks.heads.seen import Seen
@@ -29,6 +30,7 @@ from innerworks.model import Model, load
 from innerworks.model.certificate import certify
 from innerworks.model.digest import tokenizer_digest, weights_digest
 from innerworks.model.study import Kept, Study, units_of
+from innerworks.neurons import examples as neuron_examples
 from innerworks.scan.depth import Depth, depth_of
 from innerworks.scan.engine import HALVES, Pass, begin, observe
 from innerworks.scan.plan import Plan, plan
@@ -183,6 +185,8 @@ class _Scan:
         seen = results.kept[Seen.name].arrays
         table = HeadsByUnit.of(seen["mass"], seen["rows"], units)
         examples = shown(self.model, self.reading, table, best_labels(results.findings))
+        arrays = results.kept.get(NEURON_INPUTS, Kept()).arrays
+        self.out.write_neurons(neuron_examples.shown(self.model, self.reading, arrays, results.findings))
         self.out.write_findings(results.findings)
         self.out.write_units(units)
         self.out.write_examples(examples)

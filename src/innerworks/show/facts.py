@@ -12,7 +12,7 @@ import polars as pl
 from innerworks.show import numbers
 from innerworks.show.behaviours import BEHAVIOURS, Behaviour, behaviour_of
 from innerworks.show.measures import MEASURES, where
-from innerworks.show.verdicts import Score, score_of
+from innerworks.show.verdicts import CEILING, Score, score_of
 
 TOGETHER = "composition"  # under which everything about partners is told
 
@@ -33,22 +33,30 @@ class Facts:
         return [tuple(scores) for scores in found.values()]
 
 
-def facts(findings: pl.DataFrame) -> list[Facts]:
-    """Gather what is told of heads without being a label, in the order of the table of behaviours."""
-    about_heads = findings.filter(pl.col("chapter") == "heads")
-    found: dict[str, list[Score]] = {name: [] for name, behaviour in BEHAVIOURS.items() if behaviour.told}
-    for behaviour, measure in about_heads.select("behaviour", "measure").unique(maintain_order=True).iter_rows():
+def facts(findings: pl.DataFrame, chapter: str = "heads") -> list[Facts]:
+    """Gather what is told of heads (or another chapter) without being a label, in the order of the table of behaviours."""
+    mine = findings.filter(pl.col("chapter") == chapter)
+    of_layers = _of_layers_alone(mine)
+    found: dict[str, list[Score]] = {name: [] for name, one in BEHAVIOURS.items() if one.told or name in of_layers}
+    for behaviour, measure in mine.select("behaviour", "measure").unique(maintain_order=True).iter_rows():
         kin = behaviour_of(behaviour).kin
         together = MEASURES[measure].question == "partners" if measure in MEASURES else False
         name = kin if kin in found else TOGETHER if together else None
         if name is not None:
-            rows = about_heads.filter((pl.col("behaviour") == behaviour) & (pl.col("measure") == measure))
+            rows = mine.filter((pl.col("behaviour") == behaviour) & (pl.col("measure") == measure))
             found[name] += [score_of(row) for row in rows.iter_rows(named=True)]
     return [
         Facts(behaviour=behaviour_of(name), scores=tuple(sorted(scores, key=_strength, reverse=True)))
         for name, scores in found.items()
         if scores
     ]
+
+
+def _of_layers_alone(findings: pl.DataFrame) -> set[str]:
+    """Kinds of which only layers or the whole model have rows, and no bound on single parts: there is nothing to label."""
+    of_part = pl.col("index").is_not_null() | (pl.col("measure") == CEILING)
+    alone = findings.group_by("behaviour").agg(of_part.any()).filter(~pl.col("index"))
+    return set(alone["behaviour"])
 
 
 def _strength(score: Score) -> tuple[bool, float]:
@@ -76,6 +84,8 @@ def _sentence(scores: Sequence[Score]) -> str:
     unit = f" {first.unit}" if first.unit else ""
     best = f"{numbers.estimate(first.effect, first.low, first.high)}{unit}"
     said, floor = f"{what[0].upper()}{what[1:]}{of} ({where(first.material)})", numbers.constant(first.floor)
+    if not first.floor:  # a description: nothing was put to a test
+        return f"{said}: {best}." if len(scores) == 1 else f"{said}: the largest is {place(first)}, {best}."
     if len(scores) == 1:
         return f"{said}, {place(first)}: {best}, {'above' if above else 'not shown to be above'} the floor of {floor}."
     return f"{said}: {len(above)} of {len(scores)} above the floor of {floor}; the strongest is {place(first)}, {best}."

@@ -60,15 +60,15 @@ def page_of(atlas: Atlas, site: str | Site) -> HeadPage:
     measured = [head for verdict in found for head in verdict.heads if head.site == name]
     mine = everywhere[name]
     assert mine.layer is not None and mine.index is not None
-    scores, left_out = _scores(measured, _rest(atlas.findings, found, name))
+    scores, left_out = scores_of(measured, rest_of(atlas.findings, found, name))
     return HeadPage(
         site=name,
         layer=mine.layer,
         index=mine.index,
         layers=1 + max(head.layer or 0 for head in everywhere.values()),
         heads=1 + max(head.index or 0 for head in everywhere.values()),
-        labels=tuple(sorted((head for head in measured if head.rung), key=_prominence)),
-        nearest=max(measured, key=lambda head: head.strength, default=None),
+        labels=labels_of(measured),
+        nearest=nearest_of(measured),
         scores=scores,
         left_out=left_out,
         partners=partners(atlas.findings, name),
@@ -77,13 +77,23 @@ def page_of(atlas: Atlas, site: str | Site) -> HeadPage:
     )
 
 
+def labels_of(measured: Sequence[Head]) -> tuple[Head, ...]:
+    """Of what was measured of a part, what it is labelled with: the highest rung first, very common ones last."""
+    return tuple(sorted((head for head in measured if head.rung), key=_prominence))
+
+
+def nearest_of(measured: Sequence[Head]) -> Head | None:
+    """Of what was measured of a part, what came nearest to a label."""
+    return max(measured, key=lambda head: head.strength, default=None)
+
+
 def _prominence(head: Head) -> tuple[int, bool, float]:
     return -head.rung, behaviour_of(head.behaviour).quiet, -head.strength
 
 
 def _known(known: dict[str, Head], site: Site) -> str:
     if site.layer is None or site.head is None:
-        raise UnknownSite(f"{site} is not an attention head, and this atlas only has pages for heads, such as L3H0.")
+        raise UnknownSite(f"{site} is not an attention head: there are pages for heads, such as L3H0, and neurons, such as L3N0.")
     name = head_site(site.layer, site.head)
     if name not in known:
         layers = 1 + max((head.layer or 0 for head in known.values()), default=0)
@@ -95,17 +105,17 @@ def _known(known: dict[str, Head], site: Site) -> str:
     return name
 
 
-def _at(findings: pl.DataFrame, site: str) -> list[dict]:
-    return findings.filter((pl.col("chapter") == "heads") & (pl.col("site") == site)).rows(named=True)
+def _at(findings: pl.DataFrame, site: str, chapter: str = "heads") -> list[dict]:
+    return findings.filter((pl.col("chapter") == chapter) & (pl.col("site") == site)).rows(named=True)
 
 
-def _rest(findings: pl.DataFrame, found: Sequence[Verdict], site: str) -> list[Score]:
-    """Scores of this head that belong to no kind of head: how its sink gives way, and the like."""
+def rest_of(findings: pl.DataFrame, found: Sequence[Verdict], site: str, chapter: str = "heads") -> list[Score]:
+    """Scores of this part that belong to no kind of part: how its sink gives way, and the like."""
     kinds = {verdict.behaviour.name for verdict in found}
-    return [score_of(row) for row in _at(findings, site) if row["behaviour"] not in kinds]
+    return [score_of(row) for row in _at(findings, site, chapter) if row["behaviour"] not in kinds]
 
 
-def _scores(measured: Sequence[Head], rest: Sequence[Score]) -> tuple[dict[str, tuple[Score, ...]], dict[str, int]]:
+def scores_of(measured: Sequence[Head], rest: Sequence[Score]) -> tuple[dict[str, tuple[Score, ...]], dict[str, int]]:
     """By question: those of labels first, then what stands out; and how many are not worth a row, by family."""
     by_question: dict[str, list[Score]] = {question: [] for question in QUESTIONS}
     left_out: dict[str, int] = {}

@@ -20,12 +20,13 @@ from innerworks.show.facts import Facts, facts, sentences
 from innerworks.show.head import HeadPage, Partner, page_of, subject
 from innerworks.show.measures import QUESTIONS, word
 from innerworks.show.tokens import visible
-from innerworks.show.verdicts import Head, Kindred, Score
+from innerworks.show.verdicts import Head, Kindred, Score, Verdict
 from innerworks.sites import Site
 
 _RUNG_MARKS = {0: "·", 1: "○", 2: "◉", 3: "●"}
 _RUNG_STYLES = {0: "dim", 1: "", 2: "bold cyan", 3: "bold green"}
 PARTNERS_SHOWN = 12
+LEGEND = "✓ above its floor by its test. Effects are scores less their nulls, with 95 % intervals."
 
 
 # --- the whole scan ----------------------------------------------------------------------------------------------
@@ -34,16 +35,26 @@ PARTNERS_SHOWN = 12
 def summary(atlas: Atlas) -> RenderableType:
     """What was found: the headline, and the number of labels by behaviour and rung, with the strongest heads."""
     found = verdicts.verdicts(atlas.findings)
-    told = verdicts.kindred(found)
+    of_neurons = verdicts.verdicts(atlas.findings, "neurons")
+    parts = _found(verdicts.headline(found), found, facts(atlas.findings))
+    if of_neurons:
+        said = verdicts.headline_of_neurons(of_neurons, atlas.neurons.height)
+        parts += [Text(), *_found(said, of_neurons, facts(atlas.findings, "neurons"))]
+    return Group(*parts)
+
+
+def _found(headline: str, found: Sequence[Verdict], told: Sequence[Facts]) -> list[RenderableType]:
+    """What was found of the parts of one sort."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("looked for")
     for rung in (1, 2, 3):
         table.add_column(RUNGS[rung], justify="right")
     table.add_column("strongest")
-    for one in told:
+    families = verdicts.kindred(found)
+    for one in families:
         table.add_row(*_counts(one))
-    missing = [_not_found(one) for one in told if not one.labels]
-    return Group(Text(verdicts.headline(found), style="bold"), table, *missing, *map(_told, facts(atlas.findings)))
+    missing = [_not_found(one) for one in families if not one.labels]
+    return [Text(headline, style="bold"), table, *missing, *map(_told, told)]
 
 
 def _counts(one: Kindred) -> tuple[str | Text, ...]:
@@ -79,25 +90,24 @@ def head_page(atlas: Atlas, site: str | Site) -> RenderableType:
     """
     page = page_of(atlas, site)
     place = f"  head {page.index} of {page.heads} in layer {page.layer} of {page.layers} (both counted from zero)"
-    parts: list[RenderableType] = [Text.assemble((page.site, "bold"), (place, "dim")), *_labels(page)]
+    labels = labels_in_words(page.labels, page.nearest)
+    parts: list[RenderableType] = [Text.assemble((page.site, "bold"), (place, "dim")), *labels]
     parts += [*_question("looks"), *map(_looks, page.examples), *_scores(page, "looks")]
     parts += [*_question("writes"), *_written(page.examples), *_scores(page, "writes")]
     parts += [*_question("breaks"), *_scores(page, "breaks")]
     parts += [*_question("partners"), *_partners(page.partners)]
     if page.of_layer:
-        parts += [Text(), Text(f"Its layer, L{page.layer}", style="bold underline"), _table_of(page.of_layer, page)]
+        parts += [Text(), Text(f"Its layer, L{page.layer}", style="bold underline"), table_of(page.of_layer, page.labels)]
     left = [f"{page.left_out[family.name]} {family.title}" for family in in_order(list(page.left_out))]
     parts += [Text(f"Not listed, below half of their floors: {', '.join(left)}.", style="dim")] if left else []
-    parts += [Text("✓ above its floor by its test. Effects are scores less their nulls, with 95 % intervals.", style="dim")]
-    return Group(*parts)
+    return Group(*parts, Text(LEGEND, style="dim"))
 
 
-def _labels(page: HeadPage) -> list[Text]:
-    """One line per label, the highest rung first."""
-    lines = [_label(head) for head in page.labels]
+def labels_in_words(labels: Sequence[Head], near: Head | None) -> list[Text]:
+    """One line per label of a head or neuron, the highest rung first; without any, what came nearest to one."""
+    lines = [_label(head) for head in labels]
     if lines:
         return lines
-    near = page.nearest
     said = f" Nearest: {near.title}, at {near.strength:.0%} of its floor." if near is not None and near.strength > 0 else ""
     return [Text(f"No label: it was measured for everything below, and nothing passed.{said}", style="dim")]
 
@@ -118,16 +128,16 @@ def _question(question: str) -> list[Text]:
 def _scores(page: HeadPage, question: str) -> list[RenderableType]:
     scores = page.scores.get(question, ())
     nothing = "It was not ablated in this scan." if question == "breaks" else "Nothing was measured."
-    return [_table_of(scores, page)] if scores else [Text(f"  {nothing}", style="dim")]
+    return [table_of(scores, page.labels)] if scores else [Text(f"  {nothing}", style="dim")]
 
 
-def _table_of(scores: Sequence[Score], page: HeadPage) -> Table:
+def table_of(scores: Sequence[Score], labels: Sequence[Head]) -> Table:
     """Every score against its null. Cells with brackets or foreign words are `Text`: rich does not interpret it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     titles = ("", "measured", "on", "score", "null", "effect [95 %]", "floor", "q", "n")
     for i, title in enumerate(titles):
         table.add_column(title, justify="left" if i < 3 else "right", no_wrap=i >= 3, min_width=18 if i == 1 else None)
-    rungs = {head.behaviour: head.rung for head in page.labels}
+    rungs = {head.behaviour: head.rung for head in labels}
     for score in scores:
         unit = "" if score.unit in ("probability", "") else f" {score.unit}"
         table.add_row(
@@ -192,8 +202,8 @@ def _written(examples: Sequence[Example]) -> list[Padding]:
         lines = []
         if example.query is not None and example.raised:
             at = f"{visible(example.tokens[example.query])} ({behaviour_of(example.behaviour).title})"
-            lines.append(Text.assemble("at ", (at, "bold"), " it raises ", *_changed(example.raised)))
-            lines.append(Text.assemble("  and lowers ", *_changed(example.lowered)))
+            lines.append(Text.assemble("at ", (at, "bold"), " it raises ", *changed(example.raised)))
+            lines.append(Text.assemble("  and lowers ", *changed(example.lowered)))
         if example.rows:
             pairs = ", ".join(f"{visible(read)} → {visible(token)}" for read, token, _ in example.rows)
             verb = "lowers" if example.rows[0][2] < 0 else "raises"
@@ -202,7 +212,8 @@ def _written(examples: Sequence[Example]) -> list[Padding]:
     return parts
 
 
-def _changed(tokens: Sequence[tuple[str, float]]) -> list[Text]:
+def changed(tokens: Sequence[tuple[str, float]]) -> list[Text]:
+    """Tokens with by how much their logits are changed."""
     return [
         Text.assemble((visible(token), "bold"), (f" {'+' if logit > 0 else ''}{numbers.rounded(logit)}  ", "dim"))
         for token, logit in tokens

@@ -1,10 +1,13 @@
-"""What was found and what was not: findings gathered by behaviour and head, counted by rung, put into words.
+"""What was found and what was not: findings gathered by behaviour and head (or neuron), counted by rung, put into words.
 
 1. Rows of the same behaviour and head are gathered into one `Head`: what its label rests on, what else was scored, and what
    ablating it did. A label is a row at rung 1 or higher, whatever was measured.
 2. The heads of one behaviour make a `Verdict`: counts by rung, and the smallest effect that would have been found.
 3. Verdicts of one family (syntactic relations, domains) make a `Kindred`; every other verdict stands for itself.
 4. A verdict is said in one sentence that claims no more than its rungs: *seen*, *necessary*, *selective*, *not found*.
+
+All of it holds for feed-forward neurons, too: `verdicts(findings, "neurons")`; a `Head` is then a neuron. Of the many neurons
+only candidates have rows, and `ceilings` bound all the others.
 
 What is told of heads without being a label (sinks that give way, composition) is in `facts.py`.
 """
@@ -24,6 +27,8 @@ from innerworks.stats import CONSTANTS
 
 Series = tuple[str, str]  # (measure, material)
 LEVEL = CONSTANTS.level
+CEILING = "ceiling"  # the measure of rows that bound the effects of all parts together
+PARTS = {"heads": ("head", "heads"), "neurons": ("neuron", "neurons")}  # chapter -> how its parts are called, one and several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """One head (or, for joint harm, one group) measured for one behaviour. Rung 0: measured, not labelled."""
+    """One head or neuron (or, for joint harm, one group) measured for one behaviour. Rung 0: measured, not labelled."""
 
     behaviour: str
     site: str
@@ -144,7 +149,18 @@ class Verdict:
 
     behaviour: Behaviour
     heads: tuple[Head, ...]  # every head measured, the strongest label first
-    groups: tuple[Head, ...] = ()  # ablations that have no single head
+    groups: tuple[Head, ...] = ()  # ablations that have no single head, and what is said of the whole model
+    chapter: str = "heads"
+
+    @property
+    def part(self) -> tuple[str, str]:
+        """How its parts are called, one and several."""
+        return PARTS[self.chapter]
+
+    @property
+    def ceilings(self) -> tuple[Score, ...]:
+        """The largest effect that any part may have by each measure, chosen or not."""
+        return tuple(score for group in self.groups for score in group.scores if score.measure == CEILING)
 
     @property
     def labels(self) -> tuple[Head, ...]:
@@ -209,6 +225,11 @@ class Kindred:
         """How many labels were ablated."""
         return sum(verdict.tried for verdict in self.verdicts)
 
+    @property
+    def part(self) -> tuple[str, str]:
+        """How its parts are called, one and several."""
+        return self.verdicts[0].part
+
     def at_least(self, rung: int) -> int:
         """How many heads reached this rung; of a family, how many of its members have such a head."""
         counts = [verdict.at_least(rung) for verdict in self.verdicts]
@@ -230,15 +251,15 @@ def of_behaviour(findings: Gathered, name: str) -> list[Verdict]:
     return [one for one in verdicts(findings) if name in (one.behaviour.name, one.behaviour.family)]
 
 
-def verdicts(findings: Gathered) -> list[Verdict]:
-    """Gather the findings about heads by behaviour, in the order in which they are told."""
+def verdicts(findings: Gathered, chapter: str = "heads") -> list[Verdict]:
+    """Gather the findings about heads, or those of another chapter, by behaviour, in the order in which they are told."""
     if not isinstance(findings, pl.DataFrame):
         return list(findings)
     rows: dict[str, dict[str, list[Score]]] = defaultdict(lambda: defaultdict(list))
     places: dict[str, tuple[int | None, int | None]] = {}
     labels: dict[tuple[str, str], dict] = {}
-    about_heads = findings.filter((pl.col("chapter") == "heads") & ~_told_otherwise())
-    for row in about_heads.iter_rows(named=True):
+    mine = findings.filter((pl.col("chapter") == chapter) & ~_told_otherwise())
+    for row in mine.iter_rows(named=True):
         rows[row["behaviour"]][row["site"]].append(score_of(row))
         places[row["site"]] = row["layer"], row["index"]
         key = row["behaviour"], row["site"]
@@ -253,9 +274,10 @@ def verdicts(findings: Gathered) -> list[Verdict]:
             for site, scores in by_site.items()
         ]
         gathered.sort(key=lambda head: (-head.rung, -head.strength, head.layer or 0, head.index or 0))
-        single = tuple(head for head in gathered if head.index is not None)
-        if any(head.deciding for head in single):  # only what could be a label is a kind of head
-            result.append(Verdict(behaviour=behaviour, heads=single, groups=tuple(h for h in gathered if h.index is None)))
+        single, groups = (tuple(head for head in gathered if (head.index is None) == none) for none in (False, True))
+        one = Verdict(behaviour=behaviour, heads=single, groups=groups, chapter=chapter)
+        if any(head.deciding for head in single) or one.ceilings:  # only what could be a label is a kind of head
+            result.append(one)
     return result
 
 
@@ -350,11 +372,9 @@ def _of_family(family: Kindred) -> str:
             return f"Not decided: {undecided[0]}."
         return f"No {family.behaviour.singular} was found, for any of {total} {several if total > 1 else one}."
     heads = len(family.sites)
-    text = f"{found} of {total} {several if total > 1 else one} {'has a head' if found == 1 else 'have heads'} of their own"
-    text = (
-        text.replace("has a head of their own", "has a head of its own")
-        + f" ({heads} {'head' if heads == 1 else 'heads'} in all)"
-    )
+    part, parts = family.part
+    of_its_own = f"has a {part} of its own" if found == 1 else f"have {parts} of their own"
+    text = f"{found} of {total} {several if total > 1 else one} {of_its_own} ({heads} {part if heads == 1 else parts} in all)"
     necessary = len({head.site for head in family.labels if head.rung >= 2})
     if family.tried:
         text += f"; {necessary or 'none'} of them {'is' if necessary < 2 else 'are'} shown to be necessary"
@@ -397,6 +417,8 @@ def would_have_been_found(verdict: Verdict | Kindred) -> str:
             return would_have_been_found(verdict.verdicts[0])
         nearest = max(verdict.verdicts, key=lambda one: max((head.strength for head in one.heads), default=0.0))
         return f"Nearest of all came {nearest.behaviour.title}. {would_have_been_found(nearest)}"
+    if verdict.ceilings:
+        return _none_above(verdict)
     needed = [f"{numbers.rounded(least)} {where(material)}" for material, least in verdict.detectable.items()]
     if not needed:
         return ""
@@ -410,6 +432,30 @@ def would_have_been_found(verdict: Verdict | Kindred) -> str:
         if score.measure == nearest.deciding[0].measure or score.material != nearest.deciding[0].material
     ]
     return f"{text} The nearest was {nearest.site}: {', '.join(effects)}."
+
+
+def _none_above(verdict: Verdict) -> str:
+    """Say how large the effect of any part may at most be, by each measure, and what most of them would have shown."""
+    said = []
+    for score in verdict.ceilings:
+        seen = f", and nine in ten would show one of {numbers.rounded(score.mde)}" if numbers.known(score.mde) else ""
+        bound, unit = numbers.rounded(score.high), f" {score.unit}" if score.unit else ""
+        said.append(f"{where(score.material)} none has more than {bound}{unit} (floor {numbers.constant(score.floor)}){seen}")
+    return f"Of all {verdict.part[1]}, {'; '.join(said)}."
+
+
+def headline_of_neurons(found: Sequence[Verdict], total: int) -> str:
+    """Say in one sentence what the scan of the neurons found. total: how many neurons there are."""
+    labelled = {rung: {head.site for verdict in found for head in verdict.heads if head.rung >= rung} for rung in (1, 2, 3)}
+    of = f"{numbers.count(total)} feed-forward neurons" if total else "the feed-forward neurons"
+    if not labelled[1]:
+        return f"In {of}, none of the {len(kindred(found))} kinds that were looked for was found."
+    text = f"Of {of}, {numbers.count(len(labelled[1]))} {_are(labelled[1], 'is', 'are')} of a known kind"
+    tried = {head.site for verdict in found for head in verdict.labels if head.causal}
+    text += (
+        f"; of {len(tried)} ablated, {len(labelled[2])} {_are(labelled[2], 'is', 'are')} shown to be necessary" if tried else ""
+    )
+    return text + (f", {len(labelled[3])} of them also selective." if labelled[3] else ".")
 
 
 def kind_of_model(atlas: Atlas) -> str:

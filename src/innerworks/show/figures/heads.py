@@ -182,7 +182,7 @@ def effects(
     left, right = _reach(scored, bounds)
     if rest:
         figure.add_trace(_strip(rest, left + 0.025 * (right - left)))
-        names[0] = f"{len(rest)} others" if shown else f"{len(rest)} heads"
+        names[0] = f"{len(rest)} others" if shown else f"{len(rest)} {found[0].part[1]}"
     if shown:
         figure.add_traces(_intervals(shown, list(names)[: len(shown)], behaviour_of(behaviour)))
     figure.add_vline(x=0, line={"color": INK, "width": 1})

@@ -1,6 +1,5 @@
 """What the page says: an atlas turned into sections, tables and figures, ready for the template. No HTML here."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from innerworks.show.examples import Link, at_query
 from innerworks.show.figures import composition, domains, families, neuron_outputs, sinks, streaming, suppression, syntax
 from innerworks.show.figures import heads as figures
 from innerworks.show.ledger import Entry
-from innerworks.show.measures import MATERIALS, MEASURES, word
+from innerworks.show.measures import word
 from innerworks.show.report import provenance, tables
+from innerworks.show.report.drawing import Figure, drawn, effects_of, embedded
 from innerworks.show.report.embedded import embedded as embedded_heads
+from innerworks.show.report.neurons import Neurons, neurons_of
 from innerworks.show.tokens import visible
 from innerworks.show.verdicts import Kindred
 
@@ -127,18 +128,6 @@ FIGURES: dict[str, tuple[Drawing, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A figure to be drawn when it comes into view."""
-
-    name: str
-    title: str  # above it
-    says: str  # for those who cannot see it
-    data: Markup
-    height: int
-    width: int  # the least width at which it can be read; narrower screens scroll
-
-
-@dataclass(frozen=True, kw_only=True)
 class Shown:
     """An example: a pattern as a picture, where its query looks, and what the head writes there."""
 
@@ -203,6 +192,7 @@ class Page:
     pattern: Markup  # the figure of an example, still empty
     behaviours: tuple[Behaviour, ...]
     heads: int
+    neurons: Neurons | None  # where any were measured
     ledger: tuple[Entry, ...]
     ledger_headline: str
     settings: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
@@ -228,6 +218,7 @@ def content(atlas: Atlas) -> Page:
         pattern=embedded(str(figures.pattern(("",), np.zeros((1, 1)), colour="#000000").to_json())),
         behaviours=tuple(one.behaviour for one in told),
         heads=len({head.site for verdict in found for head in verdict.heads}),
+        neurons=neurons_of(atlas),
         ledger=tuple(ledger.entries(atlas)),
         ledger_headline=ledger.headline(atlas),
         settings=provenance.settings(atlas.manifest),
@@ -236,63 +227,18 @@ def content(atlas: Atlas) -> Page:
 
 
 def linked(text: object) -> Markup:
-    """Escape a text and make every head that it names a link to that head's page."""
-    return Markup(re.sub(r"\bL\d+H\d+\b", lambda site: f'<a class="head" href="#{site[0]}">{site[0]}</a>', str(escape(text))))
-
-
-def embedded(data: Any) -> Markup:
-    """Return JSON that is harmless inside a script element, whatever the strings in it."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    """Escape a text and make every head and neuron that it names a link to its page."""
+    return Markup(re.sub(r"\bL\d+[HN]\d+\b", lambda site: f'<a class="head" href="#{site[0]}">{site[0]}</a>', str(escape(text))))
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
-
-
-def _figure(name: str, figure: go.Figure, *, title: str, says: str, width: int) -> Figure:
-    data = embedded(str(figure.to_json()))
-    return Figure(name=name, title=title, says=says, data=data, height=int(figure.layout["height"] or 400), width=width)
 
 
 def _map(found: Sequence[verdicts.Verdict]) -> Figure:
     across = 1 + max((head.index or 0 for verdict in found for head in verdict.heads), default=0)
     figure = figures.map_of_heads(found).update_layout(showlegend=False)
     says = "Map of the heads, layer by head. Every label in it is also in the tables below."
-    return _figure("map", figure, title="", says=says, width=max(260, 16 * across + 60))
-
-
-def _effects(one: Kindred) -> tuple[tuple[Figure, ...], tuple[Figure, ...]]:
-    """One figure per measure and material: those that labels rest on and those of ablations, then the others."""
-    scores = [score for head in one.heads for score in (*head.seen, *head.causal)]
-    scores += [score for group in one.groups for score in group.causal]
-    if one.is_family:
-        scores = [score for head in one.heads for score in head.deciding]
-    first = {score.series: score for score in reversed(scores)}
-    decides = {series for head in one.heads[:1] for series in head.decides}
-    result: tuple[list[Figure], list[Figure]] = [], []
-    for measure, material in sorted(first, key=_place):
-        some = first[measure, material]
-        floor = f"limit {numbers.rounded(some.bound)}" if measure == "collateral" else f"floor {numbers.constant(some.floor)}"
-        counted = f", n\u00a0=\u00a0{some.n}" if some.n > 1 else ""
-        title = f"{word(measure)}, {word(material)} ({floor}{counted})"
-        name = f"{one.behaviour.name}-{measure}-{material}"
-        says = f"{title}: effects of the labelled heads with 95 % intervals; the same numbers are in the table."
-        if one.is_family:
-            figure = families.best_of_each(one.verdicts, one.behaviour.name, measure=measure, material=material)
-        else:
-            figure = figures.effects(one.verdicts, one.behaviour.name, material=material, measure=measure)
-        width = 360 if one.is_family else 280
-        beside = (measure, material) not in decides and not some.about.tries
-        result[beside].append(_figure(name, figure, title=title[0].upper() + title[1:], says=says, width=width))
-    return tuple(result[0]), tuple(result[1])
-
-
-def _place(series: verdicts.Series) -> tuple[int, ...]:
-    """In the order of the tables of measures and materials, unknown ones last."""
-    orders = list(MEASURES), list(MATERIALS)
-    return tuple(order.index(name) if name in order else len(order) for name, order in zip(series, orders, strict=True))
+    return drawn("map", figure, title="", says=says, width=max(260, 16 * across + 60))
 
 
 def _further(atlas: Atlas, name: str) -> tuple[Figure, ...]:
@@ -310,7 +256,7 @@ def _further(atlas: Atlas, name: str) -> tuple[Figure, ...]:
         figure = drawing.draw(*given)
         traces: Any = figure.data
         if any(trace.x is None or len(trace.x) for trace in traces):
-            result.append(_figure(f"{name}-further-{i}", figure, title=drawing.title, says=drawing.says, width=drawing.width))
+            result.append(drawn(f"{name}-further-{i}", figure, title=drawing.title, says=drawing.says, width=drawing.width))
     return tuple(result)
 
 
@@ -347,7 +293,7 @@ def _shown(example: Example, number: int, place: int, behaviour: Behaviour) -> S
 
 
 def _section(atlas: Atlas, one: Kindred, examples: Sequence[Example]) -> Section:
-    effects, beside = _effects(one)
+    effects, beside = effects_of(one)
     return Section(
         verdict=one,
         behaviour=one.behaviour,
@@ -362,18 +308,18 @@ def _section(atlas: Atlas, one: Kindred, examples: Sequence[Example]) -> Section
 
 
 def _told(atlas: Atlas, one: facts.Facts) -> Told:
-    drawn = []
+    figures_of = []
     for scores in one.series[:PAIRS_DRAWN]:
         first = scores[0]
         figure = families.strongest(one, measure=first.measure, material=first.material, behaviour=first.behaviour)
         title = f"{first.about.title}, {word(first.material)} (floor {numbers.constant(first.floor)})"
         name = f"{one.behaviour.name}-{first.behaviour.replace(':', '-')}-{first.measure}-{first.material}"
         says = f"{title}: the strongest, with 95 % intervals; the same numbers are in the table."
-        drawn.append(_figure(name, figure, title=title[0].upper() + title[1:], says=says, width=320))
+        figures_of.append(drawn(name, figure, title=title[0].upper() + title[1:], says=says, width=320))
     return Told(
         behaviour=one.behaviour,
         sentences=tuple(facts.sentences(one)),
-        figures=(*_further(atlas, one.behaviour.name), *drawn),
+        figures=(*_further(atlas, one.behaviour.name), *figures_of),
         table=tables.told(one),
     )
 
@@ -383,5 +329,5 @@ def _absent(atlas: Atlas, one: Kindred) -> Absent:
         behaviour=one.behaviour,
         sentence=verdicts.sentence(one),
         limits=verdicts.would_have_been_found(one),
-        figures=(*_effects(one)[0], *_further(atlas, one.behaviour.name)),
+        figures=(*effects_of(one)[0], *_further(atlas, one.behaviour.name)),
     )

@@ -4,7 +4,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -15,17 +15,20 @@ from innerworks.show.behaviours import RUNGS
 from innerworks.show.report.content import content, linked
 from innerworks.show.report.tables import groups
 
+SCRIPTS = ("script.js", "head.js", "neurons.js", "route.js")  # in the order in which they need each other
+
 
 def render(atlas: Atlas) -> str:
     """Return the page as text: HTML with all it needs inside (about 6 MB, most of it plotly.js)."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FunctionLoader(_part)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["groups"] = groups
     environment.filters["linked"] = linked
     environment.globals.update(numbers=numbers, RUNGS=RUNGS)
-    return environment.from_string(_part("template.html")).render(
+    return environment.get_template("template.html").render(
         page=content(atlas),
         style=Markup(_part("style.css")),  # ours, as are the scripts
-        script=Markup(_part("script.js") + _part("head.js")),
+        script=Markup("".join(_part(name) for name in SCRIPTS)),
         plotly=Markup(get_plotlyjs()),
     )
 

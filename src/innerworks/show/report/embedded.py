@@ -13,12 +13,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from innerworks.atlas import Atlas, Example
 from innerworks.show import numbers
 from innerworks.show.behaviours import BEHAVIOURS, RUNGS, behaviour_of, in_order
-from innerworks.show.facts import facts
+from innerworks.show.facts import Facts, facts
 from innerworks.show.head import heads_in, subject
 from innerworks.show.measures import QUESTIONS, word
 from innerworks.show.tokens import visible
@@ -28,13 +27,14 @@ from innerworks.sites import Site
 ROWS = 8_000
 
 
-class _Numbered:
+class Numbered:
     """Things, each once, by number."""
 
     def __init__(self) -> None:
         self.of: dict[Any, int] = {}
 
     def __call__(self, thing: Any) -> int:
+        """Its number, a new one for what is new."""
         return self.of.setdefault(thing, len(self.of))
 
 
@@ -42,22 +42,22 @@ def embedded(atlas: Atlas, found: Sequence[Verdict], examples: Sequence[Example]
     """Gather everything that the script needs; see the top of this file."""
     sites = list(dict.fromkeys(head.site for verdict in found for head in verdict.heads))
     sites.sort(key=lambda site: (Site.parse(site).layer or 0, Site.parse(site).head or 0))
-    heads, series, texts = {site: i for i, site in enumerate(sites)}, _Numbered(), _Numbered()
+    heads, series, texts = {site: i for i, site in enumerate(sites)}, Numbered(), Numbered()
     texts("")
-    rows, left_out, below = _chosen(atlas.findings, found)
+    rows, left_out, below = chosen(found, facts(atlas.findings))
     names = [verdict.behaviour.name for verdict in found]
     names += [score.behaviour for _, score in rows] + [one.behaviour for one in examples]
     behaviours = {one.name: i for i, one in enumerate(in_order(names))}
-    decides = {(v.behaviour.name, *s) for v in found for head in v.heads[:1] for s in head.decides}
-    told = [_row(score, heads, behaviours, series, texts, decides) for _, score in rows]
+    decides = deciding(found)
+    told = [row_of(score, heads, behaviours, series, texts, decides) for _, score in rows]
     return {
         "heads": sites,
-        "behaviours": [_behaviour(name) for name in behaviours],
+        "behaviours": [looks_of(name) for name in behaviours],
         "questions": list(QUESTIONS.values()),
         "rungs": list(RUNGS.values()),
         "series": list(series.of),
         "rows": told,
-        "labels": [_label(head, heads, behaviours, texts) for verdict in found for head in verdict.labels],
+        "labels": [label_of(head, heads, behaviours, texts) for verdict in found for head in verdict.labels],
         "texts": list(texts.of),
         "examples": [_example(one, heads, behaviours) for one in examples],
         "left_out": left_out,
@@ -65,12 +65,17 @@ def embedded(atlas: Atlas, found: Sequence[Verdict], examples: Sequence[Example]
     }
 
 
-def _chosen(findings: pl.DataFrame, found: Sequence[Verdict]) -> tuple[list[tuple[Head | None, Score]], int, str]:
+def deciding(found: Sequence[Verdict]) -> set[tuple[str, str, str]]:
+    """Which series labels rest on: behaviour, measure, material."""
+    return {(v.behaviour.name, *series) for v in found for head in v.heads[:1] for series in head.decides}
+
+
+def chosen(found: Sequence[Verdict], also: Sequence[Facts]) -> tuple[list[tuple[Head | None, Score]], int, str]:
     """The rows that are embedded, in the order of the findings; how many are not; and below what share of the floor those lie."""
     rows: list[tuple[Head | None, Score]] = [
         (head, score) for v in found for head in (*v.heads, *v.groups) for score in head.scores
     ]
-    told = [score for one in facts(findings) for score in one.scores]
+    told = [score for one in also for score in one.scores]
     rows += [(None, score) for score in told if BEHAVIOURS.get(behaviour_of(score.behaviour).kin, behaviour_of("")).told]
     if len(rows) <= ROWS:
         return rows, 0, ""
@@ -86,9 +91,10 @@ def _worth(head: Head | None, score: Score) -> float:
     return np.inf if (head is not None and head.rung) or score.stands_out or score.about.tries else over
 
 
-def _row(
-    score: Score, heads: dict[str, int], behaviours: dict[str, int], series: _Numbered, texts: _Numbered, decides: set
+def row_of(
+    score: Score, heads: dict[str, int], behaviours: dict[str, int], series: Numbered, texts: Numbered, decides: set
 ) -> list[Any]:
+    """One row; see the top of this file."""
     about = score.about
     key = (
         behaviours[score.behaviour],
@@ -123,12 +129,14 @@ def _row(
     return row
 
 
-def _behaviour(name: str) -> list[Any]:
+def looks_of(name: str) -> list[Any]:
+    """How a behaviour is called and shown."""
     one = behaviour_of(name)
     return [one.name, one.title, one.says, one.kin, one.colour, one.mark, int(one.quiet)]
 
 
-def _label(head: Head, heads: dict[str, int], behaviours: dict[str, int], texts: _Numbered) -> list[Any]:
+def label_of(head: Head, heads: dict[str, int], behaviours: dict[str, int], texts: Numbered) -> list[Any]:
+    """A label as `[head, behaviour, rung, q, note]`."""
     return [heads[head.site], behaviours[head.behaviour], head.rung, numbers.q_value(head.q), texts(head.note)]
 
 
@@ -141,8 +149,8 @@ def _example(one: Example, heads: dict[str, int], behaviours: dict[str, int]) ->
         [visible(token) for token in one.tokens],
         -1 if one.query is None else one.query,
         _packed(one.pattern),
-        _changed(one.raised),
-        _changed(one.lowered),
+        changed(one.raised),
+        changed(one.lowered),
         [[visible(read), visible(token), numbers.rounded(logit)] for read, token, logit in one.rows],
     ]
 
@@ -152,5 +160,6 @@ def _packed(pattern: np.ndarray) -> str:
     return base64.b64encode(np.round(rows.clip(0, 1) * 255).astype(np.uint8).tobytes()).decode()
 
 
-def _changed(tokens: Iterable[tuple[str, float]]) -> list[list[str]]:
+def changed(tokens: Iterable[tuple[str, float]]) -> list[list[str]]:
+    """Tokens with by how much their logits are changed."""
     return [[visible(token), f"{'+' if logit > 0 else ''}{numbers.rounded(logit)}"] for token, logit in tokens]

@@ -4,9 +4,6 @@
 const headPage = document.getElementById("head");
 const number = new Map(atlas.heads.map((site, i) => [site, i]));
 const QUESTIONS = { looks: 0, writes: 1, breaks: 2, partners: 3 };
-const title = document.title;
-let left = 0;        // how far the page was scrolled when it was left for a head
-let followed = false; // was the last change of place a click on a link?
 
 function made(name, attributes, ...children) {
   const it = document.createElement(name);
@@ -36,24 +33,25 @@ function markOf(behaviour, rung) {
   return svg;
 }
 
-// --- its labels
+// --- its labels. of: the book (of heads, or of neurons) that it is in; me: its number there
 
-function labelsOf(me) {
-  const mine = atlas.labels.filter(([head]) => head === me).sort((a, b) => b[2] - a[2] || behaviours[a[1]].quiet - behaviours[b[1]].quiet);
-  if (!mine.length) return made("p", { class: "lead" }, "No label. ", nearest(me));
+function labelsOf(of, me) {
+  const { behaviours } = of;
+  const mine = of.labels.filter(([head]) => head === me).sort((a, b) => b[2] - a[2] || behaviours[a[1]].quiet - behaviours[b[1]].quiet);
+  if (!mine.length) return made("p", { class: "lead" }, "No label. ", nearest(of, me));
   return made("ul", { class: "labels" }, ...mine.map(([, place, rung, q, note]) => {
     const behaviour = behaviours[place];
     const says = behaviour.says[0].toUpperCase() + behaviour.says.slice(1) + ".";
-    const about = [`rung ${rung}, ${atlas.rungs[rung]}`, `q ${q}`, atlas.texts[note]].filter(Boolean).join(" · ");
+    const about = [`rung ${rung}, ${of.rungs[rung]}`, `q ${q}`, of.texts[note]].filter(Boolean).join(" · ");
     const link = made("a", { href: "#" + behaviour.kin }, behaviour.title);
     return made("li", {}, markOf(behaviour, rung), made("div", {}, made("strong", {}, link), " ", made("span", { class: "small" }, about), made("span", { class: "says" }, says)));
   }));
 }
 
 // A label needs all that it rests on: how far a kind is from its floor is told by what lies lowest.
-function nearest(me) {
+function nearest(of, me) {
   const lowest = new Map();
-  for (const row of rows) {
+  for (const row of of.rows) {
     if (row.head !== me || !row.series.decides || row.effect === null) continue;
     const times = row.effect / Number(row.series.floor);
     const before = lowest.get(row.series.behaviour);
@@ -61,21 +59,21 @@ function nearest(me) {
   }
   const best = [...lowest].sort((a, b) => b[1] - a[1])[0];
   if (!best || best[1] <= 0) return "Nothing that was measured of it comes near a floor.";
-  return `Nearest to one: ${behaviours[best[0]].title}, at ${(100 * best[1]).toFixed(0)} % of its floor.`;
+  return `Nearest to one: ${of.behaviours[best[0]].title}, at ${(100 * best[1]).toFixed(0)} % of its floor.`;
 }
 
 // --- its scores
 
-function scoresOf(me, question) {
-  const labelled = new Set(atlas.labels.filter(([head]) => head === me).map((label) => label[1]));
-  const mine = rows.filter((row) => row.head === me && row.series.question === question && !(row.others !== null && row.series.question === QUESTIONS.partners));
+function scoresOf(of, me, question) {
+  const labelled = new Set(of.labels.filter(([head]) => head === me).map((label) => label[1]));
+  const mine = of.rows.filter((row) => row.head === me && row.series.question === question && !(row.others !== null && row.series.question === QUESTIONS.partners));
   const first = (row) => (labelled.has(row.series.behaviour) ? 0 : row.above ? 1 : 2);
   mine.sort((a, b) => first(a) - first(b));
   const main = mine.filter((row) => first(row) < 2);
   const rest = mine.filter((row) => first(row) === 2);
-  const parts = main.length ? [scoreTable(main, labelled)] : [];
-  if (!main.length) parts.push(made("p", { class: "small" }, rest.length ? "Nothing here stands out from its floor." : question === QUESTIONS.breaks ? "It was not ablated in this scan." : "Nothing was measured."));
-  if (rest.length) parts.push(made("details", {}, made("summary", {}, `${rest.length}${main.length ? " more" : ""} that did not stand out`), scoreTable(rest, labelled)));
+  const parts = main.length ? [scoreTable(of, main, labelled)] : [];
+  if (!main.length) parts.push(made("p", { class: "small" }, rest.length ? "Nothing here stands out from its floor." : of.nothing[question]));
+  if (rest.length) parts.push(made("details", {}, made("summary", {}, `${rest.length}${main.length ? " more" : ""} that did not stand out`), scoreTable(of, rest, labelled)));
   return parts;
 }
 
@@ -86,7 +84,7 @@ function times(row) {
   return (ratio < 0 ? "−" : "") + (Math.abs(ratio) >= 10 ? Math.abs(ratio).toFixed(0) : Math.abs(ratio).toFixed(1)) + "×";
 }
 
-function scoreTable(some, labelled) {
+function scoreTable(of, some, labelled) {
   const columns = ["", "measured", "effect [95 %]", "× floor", "floor", "score", "null", "q", "n"];
   const head = made("tr", {}, ...columns.map((text, i) => made("th", i > 1 ? { scope: "col", class: "number" } : { scope: "col" }, text)));
   const body = some.map((row) => {
@@ -95,7 +93,7 @@ function scoreTable(some, labelled) {
     const cell = (text, title) => made("td", title ? { class: "number", title } : { class: "number" }, text);
     return made("tr", labelled.has(row.series.behaviour) ? { class: "of-label" } : {},
       made("td", { title: row.above ? "above its floor, by its test" : "" }, row.above ? "✓" : ""),
-      made("th", { scope: "row", title: atlas.texts[row.note] }, subject, made("small", {}, material)),
+      made("th", { scope: "row", title: of.texts[row.note] }, subject, made("small", {}, material)),
       cell(effect), cell(times(row)), cell(floor), cell(row.score), cell(row.compared, nullKind), cell(row.q), cell(String(n)));
   });
   return made("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Scores" }, made("table", { class: "scores" }, made("thead", {}, head), made("tbody", {}, ...body)));
@@ -196,40 +194,13 @@ function pageOf(site) {
     made("nav", { "aria-label": "Heads" }, made("a", { href: "#map" }, "The whole model"), step(-1, (other) => "← " + other), step(1, (other) => other + " →")),
     made("p", { class: "eyebrow" }, `Head ${head} of ${heads + 1} in layer ${layer} of ${layers + 1}, both counted from zero`),
     made("h1", { tabindex: "-1" }, site),
-    labelsOf(me),
-    sectionOf(atlas.questions[0], ...examples.map(exampleOf), examples.length ? made("p", { class: "small" }, "The outlined token looks; the stronger the colour, the more it looks there. Point at another token, or use the arrow keys. These stretches were chosen because the head is at work in them.") : null, ...scoresOf(me, 0)),
-    sectionOf(atlas.questions[1], ...written, written.length ? made("p", { class: "small" }, "Direct effect of this head alone on the logits, less the mean over the vocabulary, with the final norm held. What later layers make of it is not told.") : null, ...scoresOf(me, 1)),
-    sectionOf(atlas.questions[2], ...scoresOf(me, 2)),
+    labelsOf(atlas, me),
+    sectionOf(atlas.questions[0], ...examples.map(exampleOf), examples.length ? made("p", { class: "small" }, "The outlined token looks; the stronger the colour, the more it looks there. Point at another token, or use the arrow keys. These stretches were chosen because the head is at work in them.") : null, ...scoresOf(atlas, me, 0)),
+    sectionOf(atlas.questions[1], ...written, written.length ? made("p", { class: "small" }, "Direct effect of this head alone on the logits, less the mean over the vocabulary, with the final norm held. What later layers make of it is not told.") : null, ...scoresOf(atlas, me, 1)),
+    sectionOf(atlas.questions[2], ...scoresOf(atlas, me, 2)),
     sectionOf(atlas.questions[3], partnersOf(me)),
-    ofLayer.length ? sectionOf("Its layer, L" + layer, scoreTable(ofLayer, new Set())) : null,
+    ofLayer.length ? sectionOf("Its layer, L" + layer, scoreTable(atlas, ofLayer, new Set())) : null,
     made("p", { class: "small" }, "✓: above its floor, by its test. An effect is a score less its null, with a 95 % interval over documents; × floor says how many times the floor it is. Bold: what a label rests on. ",
       atlas.left_out ? `Scores below ${atlas.below} of their floor are not on this page (${atlas.left_out} of all heads together); findings.parquet has them.` : ""),
   ].filter(Boolean);
 }
-
-function route() {
-  const found = /^#(L\d+H\d+)$/i.exec(location.hash);
-  const site = found && number.has(found[1].toUpperCase()) ? found[1].toUpperCase() : null;
-  const before = !headPage.hidden;
-  headPage.hidden = !site;
-  document.body.classList.toggle("on-head", Boolean(site));
-  document.title = site ? `${site} · ${title}` : title;
-  if (site) {
-    headPage.replaceChildren(...pageOf(site));
-    scrollTo({ top: 0, behavior: "instant" });
-    headPage.querySelector("h1").focus({ preventScroll: true });
-  } else if (before) {
-    const target = followed && document.getElementById(location.hash.slice(1));
-    dispatchEvent(new Event("resize")); // figures that were hidden
-    if (target) target.scrollIntoView({ behavior: "instant" });
-    else scrollTo({ top: left, behavior: "instant" });
-  }
-  followed = false;
-}
-
-document.addEventListener("click", (event) => {
-  if (headPage.hidden) left = scrollY;
-  if (event.target.closest && event.target.closest("a[href^='#']")) followed = true;
-});
-addEventListener("hashchange", route);
-route();

@@ -1,6 +1,19 @@
 "use strict";
 
-const atlas = JSON.parse(document.getElementById("data-heads").textContent); // see embedded.py
+// Embedded data: see embedded.py. What many rows share is put back into each of them.
+function book(id) {
+  const data = JSON.parse(document.getElementById(id).textContent);
+  const looks = data.behaviours.map(([name, title, says, kin, colour, mark, quiet]) => ({ name, title, says, kin, colour, mark, quiet }));
+  const series = data.series.map(([behaviour, subject, question, material, unit, nullKind, floor, n, decides, tries, ofPair, byPair, family]) =>
+    ({ behaviour, subject, question, material, unit, nullKind, floor, n, decides, tries, ofPair, byPair, family }));
+  const rows = data.rows.map(([head, place, score, compared, effect, text, q = "–", above = 0, rung = 0, note = 0, others = null]) =>
+    ({ head, series: series[place], rung, score, compared, effect, text, q, above, note, others }));
+  return { ...data, behaviours: looks, series, rows };
+}
+
+const atlas = book("data-heads");
+atlas.nothing = ["Nothing was measured.", "Nothing was measured.", "It was not ablated in this scan."]; // by question, where there is no score
+const { behaviours, series, rows } = atlas;
 
 // --- figures: drawn when they come near the window, or before printing
 
@@ -12,7 +25,7 @@ function draw(place) {
   figure.layout.height = parseInt(place.style.height);
   Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displayModeBar: false });
   place.on("plotly_click", (event) => {
-    const site = [event.points[0].customdata, event.points[0].text].find((one) => /^L\d+H\d+$/.test(one));
+    const site = [event.points[0].customdata, event.points[0].text].find((one) => /^L\d+[HN]\d+$/.test(one));
     if (site) { left = scrollY; location.hash = site; }
   });
 }
@@ -29,7 +42,7 @@ function patternOf([, behaviour, , tokens, , packed]) {
   const at = unpacked(packed);
   const names = tokens.map((token) => token.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"));
   const places = names.map((name, i) => `${name} (${i})`); // tokens may repeat, places may not
-  const colour = [1, 3, 5].map((i) => parseInt(atlas.behaviours[behaviour][4].slice(i, i + 2), 16)).join();
+  const colour = [1, 3, 5].map((i) => parseInt(behaviours[behaviour].colour.slice(i, i + 2), 16)).join();
   const [picture] = figure.data;
   Object.assign(picture, { x: places, y: places, z: tokens.map((_, row) => tokens.map((_, key) => (key <= row ? at(row, key) : null))) });
   picture.colorscale = picture.colorscale.map(([where, faded]) => [where, faded.replace("0,0,0", colour)]);
@@ -84,11 +97,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // --- the table of all heads: filtered, sorted and shown a part at a time
 
 const PART = 150;
-const behaviours = atlas.behaviours.map(([name, title, says, kin, colour, mark, quiet]) => ({ name, title, says, kin, colour, mark, quiet }));
-const series = atlas.series.map(([behaviour, subject, question, material, unit, nullKind, floor, n, decides, tries, ofPair, byPair, family]) =>
-  ({ behaviour, subject, question, material, unit, nullKind, floor, n, decides, tries, ofPair, byPair, family }));
-const rows = atlas.rows.map(([head, place, score, compared, effect, text, q = "–", above = 0, rung = 0, note = 0, others = null]) =>
-  ({ head, series: series[place], rung, score, compared, effect, text, q, above, note, others }));
 
 // One row per head and behaviour: what its label rests on by material, and what ablating it did.
 function tableOfHeads() {
@@ -150,8 +158,8 @@ function matching() {
 // L1 or L1H2 mean that layer and that head, not L10 or L1H20; anything else is looked for in the name of the behaviour too.
 function isIn(word, head, title, behaviour) {
   const site = head.toLowerCase();
-  if (/^l\d+h\d+$/.test(word)) return site === word;
-  if (/^l\d+$/.test(word)) return site.startsWith(word + "h");
+  if (/^l\d+[hn]\d+$/.test(word)) return site === word;
+  if (/^l\d+$/.test(word)) return site.startsWith(word + "h") || site.startsWith(word + "n");
   return `${site} ${title} ${behaviour}`.toLowerCase().includes(word);
 }
 

@@ -59,7 +59,7 @@ def labels(one: Kindred) -> Table:
     series = _series(one.labels)
     measures = [measure for measure in CAUSAL if any(head.harm(measure) for head in one.labels)]
     columns = [Column(title=(one.behaviour.members or ("",))[0], numeric=False)] if one.is_family else []
-    columns += [Column(title="head", numeric=False), Column(title="rung")]
+    columns += [Column(title=one.part[0], numeric=False), Column(title="rung")]
     for scores in series.values():
         columns += [Column(title=title, group=_against(scores)) for title in ("score", "null", "effect [95 %]")]
     columns.append(Column(title="q"))
@@ -105,9 +105,9 @@ def _harm_column(labels: Sequence[Head], measure: str) -> Column:
 
 def ablations(one: Kindred) -> Table | None:
     """One row per ablation, those without a verdict included."""
-    titles = ("head", "measure", "material", "harm", "of controls", "effect [95 %]", "unit")
+    titles = (one.part[0], "measure", "material", "harm", "of controls", "effect [95 %]", "unit")
     titles += ("floor or limit", "q", "n", "mde", "note")
-    words = {"head", "measure", "material", "unit", "note"}
+    words = {one.part[0], "measure", "material", "unit", "note"}
     scores = [(head, score) for head in (*one.heads, *one.groups) for score in head.causal]
     if not scores:
         return None
@@ -165,7 +165,7 @@ def _told(score: Score, *, noted: bool) -> tuple[Cell, ...]:
 
 
 def _site(head: Head) -> Cell:
-    key = None if head.layer is None else head.layer + (head.index or 0) / 1e4
+    key = None if head.layer is None else head.layer + (head.index or 0) / 1e6
     return Cell(text=head.site, key=key)
 
 

@@ -1,0 +1,141 @@
+"""Where labelled neurons are strongest on real text, and what they write there: for a page about each of them.
+
+1. Which: neurons with a label, the highest rungs first, then those that were tested and came nearest to one.
+2. Where: the strongest contexts that the study of inputs has kept, one per document, on the side of zero where the peak is;
+   with some tokens before and after.
+3. What it writes: its row of the down projection through the final norm's gain and the unembedding, less the mean over the
+   vocabulary: the tokens raised and lowered most by an activation of one on that side, in a stream of unit scale. It does not
+   say what later layers make of it.
+
+An example illustrates; nothing is decided by it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from innerworks.atlas import Context, NeuronExample
+from innerworks.findings import Finding
+from innerworks.model import Model
+from innerworks.model.weights import before
+from innerworks.sites import Site
+from innerworks.text import Reading
+from innerworks.text.reading import Window
+
+MOST = 1000  # neurons
+CONTEXTS = 4  # of each
+BEFORE, AFTER = 14, 4  # tokens shown around the strongest
+WRITTEN = 5  # tokens named as raised, as lowered
+TOKENS_AT_ONCE, NEURONS_AT_ONCE = 8192, 256
+
+Neuron = tuple[int, int]
+Changed = tuple[tuple[str, float], ...]
+
+
+def shown(
+    model: Model, reading: Reading, arrays: Mapping[str, np.ndarray], findings: Sequence[Finding], *, most: int = MOST
+) -> list[NeuronExample]:
+    """One example per neuron; see the top of this file. arrays: what the study of inputs kept; may be empty."""
+    neurons = worth_showing(findings, most=most)
+    sides = [int(arrays["sign"][neuron]) if "sign" in arrays else 1 for neuron in neurons]
+    written = _written(model, neurons, sides) if neurons and refusal(model) is None else [((), ())] * len(neurons)
+    windows = _windows(reading)
+    return [
+        NeuronExample(
+            site=str(Site(layer=neuron[0], neuron=neuron[1])),
+            side=side,
+            contexts=_contexts(model, reading, windows, arrays, neuron, side),
+            raised=raised,
+            lowered=lowered,
+        )
+        for neuron, side, (raised, lowered) in zip(neurons, sides, written, strict=True)
+    ]
+
+
+def worth_showing(findings: Sequence[Finding], *, most: int = MOST) -> list[Neuron]:
+    """Labelled neurons, the highest rungs first, then those nearest to a label (largest effects in units of their floors)."""
+    best: dict[Neuron, tuple[int, float]] = {}
+    for one in findings:
+        if one.chapter == "neurons" and one.layer is not None and one.index is not None:
+            over = one.effect / one.floor if one.floor and np.isfinite(one.effect) else 0.0
+            key, before_ = (one.layer, one.index), best.get((one.layer, one.index), (0, 0.0))
+            best[key] = max(before_, (one.rung, over))
+    return sorted(best, key=lambda neuron: best[neuron], reverse=True)[:most]
+
+
+def refusal(model: Model) -> str | None:
+    """Why weights do not show what neurons write to the logits, or None where they do."""
+    if not model.anatomy.sums:
+        return f"{model.name} norms its stream after each addition"
+    return model.weights.unreadable
+
+
+# --- where they are strongest --------------------------------------------------------------------------------------
+
+
+def _windows(reading: Reading) -> dict[int, list[Window]]:
+    found: dict[int, list[Window]] = defaultdict(list)
+    for window in reading.windows:
+        found[window.unit].append(window)
+    return found
+
+
+def _contexts(
+    model: Model,
+    reading: Reading,
+    windows: Mapping[int, Sequence[Window]],
+    arrays: Mapping[str, np.ndarray],
+    at: Neuron,
+    side: int,
+) -> tuple[Context, ...]:
+    name = "top" if side > 0 else "bottom"
+    if f"{name}_unit" not in arrays:
+        return ()
+    found = []
+    places = [arrays[f"{name}_{what}"][at].tolist() for what in ("unit", "window", "position", "value")]
+    for unit, window, position, value in list(zip(*places, strict=True))[:CONTEXTS]:
+        if unit < 0:
+            continue
+        tokens = windows[unit][window].tokens
+        start = max(0, position - BEFORE)
+        words = tuple(str(model.tokenizer.decode([token])) for token in tokens[start : position + AFTER + 1])
+        found.append(
+            Context(
+                unit=reading.units[unit].id, tokens=words, at=position - start, position=position, value=round(float(value), 4)
+            )
+        )
+    return tuple(found)
+
+
+# --- what they write -----------------------------------------------------------------------------------------------
+
+
+def _written(model: Model, neurons: Sequence[Neuron], sides: Sequence[int]) -> list[tuple[Changed, Changed]]:
+    """The tokens raised and lowered most by each neuron, some hundred neurons and some thousand tokens at a time."""
+    rows = torch.stack([model.weights.W_out(layer, fold=True)[index].float() for layer, index in neurons])
+    rows = rows * torch.tensor(sides, device=rows.device)[:, None]
+    found = []
+    for part in rows.split(NEURONS_AT_ONCE):
+        logits = _logits(model, part)
+        most, least = (logits.topk(min(WRITTEN, logits.shape[1]), largest=largest) for largest in (True, False))
+        for row in range(len(part)):
+            found.append(tuple(_words(model, one.indices[row], one.values[row]) for one in (most, least)))
+    return found
+
+
+def _logits(model: Model, written: Float[Tensor, "neuron d_model"]) -> Float[Tensor, "neuron token"]:
+    """What each adds to every logit, less what it adds to all alike; rows that only pad the vocabulary are left out."""
+    unembedding, norm = model.weights.W_U(), model.weights.final_norm
+    there = min(unembedding.shape[1], len(model.tokenizer))
+    parts = [written @ before(norm, part.mT).float().mT for part in unembedding[:, :there].split(TOKENS_AT_ONCE, dim=1)]
+    logits = torch.cat(parts, dim=1)
+    return logits - logits.mean(dim=1, keepdim=True)
+
+
+def _words(model: Model, tokens: Tensor, logits: Tensor) -> Changed:
+    words = (str(model.tokenizer.decode([token])) for token in tokens.tolist())
+    return tuple((word, round(logit, 4)) for word, logit in zip(words, logits.tolist(), strict=True))
