@@ -3,8 +3,8 @@
     python benchmarks/scan.py            time, as the median ratio of alternated pairs; peak memory at 10k and 100k tokens
     python benchmarks/scan.py --tokens 10000    one reading of so many tokens in this process; prints its peak memory in MB
 
-Budget: instruments of heads and neurons at most 1.35 plain forwards (sdpa, with logits), on batches of discovery and of confirmation
-in turn; peak memory at 100k tokens within 10 % of that at 10k.
+Budget: instruments of heads and neurons at most 1.35 plain forwards (sdpa, with logits), on batches of discovery and of
+confirmation in turn; peak memory at 100k tokens within 10 % of that at 10k.
 """
 
 import argparse

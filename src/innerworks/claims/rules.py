@@ -25,7 +25,11 @@ CEILING = "ceiling"  # a row that bounds every neuron, candidate or not
 WEIGHTS = "mismatched parts"  # the null of what is read off weights, which have no units
 SHOWN = 4  # sites named in a sentence
 POWERED = 0.90  # share of components that must have had the power to show twice the floor
-PLANTED = frozenset({"previous_token", "duplicate_token", "induction", "first_token"})  # kinds whose phantoms are found
+#: kinds whose phantoms are found, 30 draws of two architectures each
+PLANTED = frozenset(
+    {"previous_token", "current_token", "offset_2", "offset_3", "first_token", "punctuation"}
+    | {"duplicate_token", "induction", "subword_joiner"}
+)
 
 
 def some(says: str, behaviours: str | Sequence[str], *, rung: int = 1, measure: str = "attention") -> Clause:
