@@ -392,6 +392,20 @@ def test_a_model_with_too_short_a_context_is_refused(tiny_hf: Callable[..., Any]
     assert not (tmp_path / "a").exists()
 
 
+def test_a_chapter_can_be_scanned_alone_and_finds_the_same(atlas: Atlas, scan: Callable[..., Atlas], tmp_path: Path) -> None:
+    for chapter in ("heads", "neurons"):
+        alone = scan(tmp_path / chapter, only=[chapter])
+        of_chapter = pl.col("chapter") == chapter
+        assert alone.findings.height > 0 and same(alone.findings, atlas.findings.filter(of_chapter))
+        assert alone.manifest["settings"]["only"] == [chapter] and (alone.path / schema.REPORT).is_file()
+
+
+def test_an_unknown_chapter_names_the_known_ones(scan: Callable[..., Atlas], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="only=haeds: the chapters of a scan are heads, neurons"):
+        scan(tmp_path / "a", only=["haeds", "neurons"])
+    assert not (tmp_path / "a").exists()
+
+
 def test_an_unknown_depth_names_the_known_ones(scan: Callable[..., Atlas], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"quick, standard, full.*Did you mean standard"):
         scan(tmp_path / "a", depth="standart")

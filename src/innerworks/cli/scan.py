@@ -18,6 +18,7 @@ def scan(
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="The atlas' folder.  [default: MODEL.atlas]")
     ] = None,
     depth: Annotated[str, typer.Option(help="quick (minutes), standard, or full (as long as it takes).")] = "standard",
+    only: Annotated[str | None, typer.Option(metavar="CHAPTERS", help="Only these: heads, neurons.  [default: all]")] = None,
     corpus: Annotated[str, typer.Option(help="builtin, or file:PATH (.jsonl, .txt, a folder of .txt).")] = "builtin",
     limit: Annotated[int | None, typer.Option(metavar="N", help="Read at most N documents per domain.")] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Say what the scan would cost, and stop.")] = False,
@@ -44,9 +45,12 @@ def scan(
     from innerworks.model import load
     from innerworks.scan import plan, prepare
     from innerworks.scan import scan as run_scan
+    from innerworks.scan.studies import studies
     from innerworks.show.page import summary
     from innerworks.text import Corpus
 
+    chapters = None if only is None else [name.strip() for name in only.split(",")]
+    studies(chapters)  # refuses unknown ones before anything is loaded
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: at least 1.")
     with waiting(f"Loading {model} and checking it"):
@@ -55,7 +59,7 @@ def scan(
         read = read.sample(limit) if limit is not None else read
     if only_plan:
         reading, _, chosen = prepare(loaded, corpus=read, depth=depth, seed=seed)
-        estimate = plan(loaded, reading, chosen)
+        estimate = plan(loaded, reading, chosen, chapters)
         typer.echo(json.dumps(estimate.as_dict()) if as_json else estimate.in_words())
         return
     folder = out or Path(f"{loaded.name.replace('/', '--')}.atlas")
@@ -66,6 +70,7 @@ def scan(
                 out=folder,
                 corpus=read,
                 depth=depth,
+                only=chapters,
                 seed=seed,
                 resume=resume,
                 force=force,

@@ -1,6 +1,7 @@
 """What will a scan cost? Time and memory, from a short trial run on this machine."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,11 @@ from innerworks.text.repeats import LENGTH
 TRIAL_TOKENS = 256
 OBSERVED = 1.35  # forwards that observing costs, in plain forwards (budget)
 SETS = 2.5  # of heads that are ablated, where every label is tried: so many for each head of the specimen
+NEURONS = {
+    "quick": 0.5,
+    "standard": 4.0,
+    "full": 12.0,
+}  # forwards that studies of neurons cost beside the pass, of each token read
 KEPT = 900  # bytes for each head and document
 SUMMED = 2300  # bytes for each neuron
 
@@ -55,14 +61,16 @@ class Plan:
         )
 
 
-def plan(model: Model, reading: Reading, depth: Depth) -> Plan:
-    """Time a few short forwards and add up."""
+def plan(model: Model, reading: Reading, depth: Depth, only: Sequence[str] | None = None) -> Plan:
+    """Time a few short forwards and add up; only: these chapters."""
     rate = _tokens_per_second(model)
+    heads, neurons = (only is None or chapter in only for chapter in ("heads", "neurons"))
     effort = EFFORTS[depth.name]
     trial = effort.units["random"] * LENGTH + effort.units["text"] * effort.text_tokens
-    ablations = _ablations(model, effort)
+    ablations = _ablations(model, effort) if heads else 0
     resumed = 0.6 if effort.shared_controls else 0.3  # half of the layers; on all of the trial, or on one material of it
-    work = reading.tokens * OBSERVED + ablations * resumed * trial + _others(reading, depth)
+    work = reading.tokens * OBSERVED + ablations * resumed * trial
+    work += (_others(reading, depth) if heads else 0.0) + (NEURONS[depth.name] * reading.tokens if neurons else 0.0)
     weights = sum(p.numel() * p.element_size() for p in model.hf.parameters())
     kept = 2 * trial * model.anatomy.layers * model.anatomy.d_model * 4
     logits = 3 * ROWS_AT_ONCE * model.anatomy.vocab * 4

@@ -76,6 +76,7 @@ def scan(
     out: str | Path,
     corpus: str | Corpus = "builtin",
     depth: str = "standard",
+    only: Sequence[str] | None = None,
     seed: int = 0,
     resume: bool = False,
     force: bool = False,
@@ -85,22 +86,24 @@ def scan(
     """Scan a model into an atlas.
 
     model: a Model, or anything `load` takes; None is the default specimen. out: the atlas' folder. corpus: see `Corpus.open`.
-    depth: quick, standard or full. resume: go on with the unfinished scan in `out`. force: replace what is there.
+    depth: quick, standard or full. only: these chapters (heads, neurons); None is all. resume: go on with the unfinished scan
+    in `out`. force: replace what is there.
     progress: called after every batch and ablation. show_plan: called with the estimated cost before the work begins.
     """
+    chapters = studies(only)
     if not isinstance(model, Model):
         model = load(model) if model is not None else load()
     if model.certificate is None:
         model.certificate = certify(model)
     reading, opened, chosen = prepare(model, corpus=corpus, depth=depth, seed=seed)
-    settings = _settings(model, opened, chosen, seed)
+    settings = _settings(model, opened, chosen, only, seed)
     unfinished = Unfinished.create(out, settings, resume=resume, force=force)
     if show_plan is not None:
-        show_plan(plan(model, reading, chosen))
-    return _Scan(model, reading, opened, chosen, seed, unfinished, settings, progress).run()
+        show_plan(plan(model, reading, chosen, only))
+    return _Scan(model, reading, opened, chosen, seed, unfinished, settings, progress).run(chapters)
 
 
-def _settings(model: Model, corpus: Corpus, depth: Depth, seed: int) -> dict[str, Any]:
+def _settings(model: Model, corpus: Corpus, depth: Depth, only: Sequence[str] | None, seed: int) -> dict[str, Any]:
     return {
         "model": model.name,
         "weights": weights_digest(model.hf),
@@ -108,6 +111,7 @@ def _settings(model: Model, corpus: Corpus, depth: Depth, seed: int) -> dict[str
         "dtype": str(next(model.hf.parameters()).dtype).removeprefix("torch."),
         "corpus": corpus.digest,
         "depth": depth.name,
+        "only": sorted(only) if only is not None else None,
         "seed": seed,
         "innerworks": innerworks.__version__,
     }
@@ -127,9 +131,8 @@ class _Scan:
     progress: Progress
     spent: dict[str, float] = field(default_factory=dict, init=False)  # seconds by stage, over interruptions
 
-    def run(self) -> Atlas:
+    def run(self, chosen: Sequence[Study]) -> Atlas:
         this_run = _Clock()
-        chosen = studies()
         current = self.read(chosen)
         self.spent["reading"] = current.seconds
         results = ask(
@@ -182,9 +185,9 @@ class _Scan:
 
     def write(self, results: Results) -> None:
         units = units_of(self.reading)
-        seen = results.kept[Seen.name].arrays
-        table = HeadsByUnit.of(seen["mass"], seen["rows"], units)
-        examples = shown(self.model, self.reading, table, best_labels(results.findings))
+        seen = results.kept.get(Seen.name, Kept()).arrays
+        table = HeadsByUnit.of(seen["mass"], seen["rows"], units) if seen else None
+        examples = shown(self.model, self.reading, table, best_labels(results.findings)) if table is not None else []
         arrays = results.kept.get(NEURON_INPUTS, Kept()).arrays
         self.out.write_neurons(neuron_examples.shown(self.model, self.reading, arrays, results.findings))
         self.out.write_findings(results.findings)
@@ -217,6 +220,7 @@ class _Scan:
             },
             "settings": {
                 "depth": self.depth.name,
+                "only": self.settings["only"],
                 "seed": self.seed,
                 "says": self.depth.says,
             },

@@ -11,6 +11,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from innerworks.errors import UsageError
 from innerworks.findings import Finding
 from innerworks.heads.ablations_study import AblationStudy
 from innerworks.heads.circuits.study import Circuits
@@ -43,9 +44,13 @@ STUDIES: dict[str, tuple[Callable[[], Study], ...]] = {
 }
 
 
-def studies() -> list[Study]:
-    """Every study of a scan, in order."""
-    return [study() for chapter in STUDIES.values() for study in chapter]
+def studies(only: Sequence[str] | None = None) -> list[Study]:
+    """Every study of a scan, in order; only: those of some chapters."""
+    wanted = list(STUDIES) if only is None else list(only)
+    unknown = [name for name in wanted if name not in STUDIES]
+    if unknown or not wanted:
+        raise UsageError(f"only={', '.join(unknown) or 'no chapter'}: the chapters of a scan are {', '.join(STUDIES)}.")
+    return [study() for chapter, some in STUDIES.items() if chapter in wanted for study in some]
 
 
 def watch(model: Model, chosen: Sequence[Study]) -> list[Instrument]:
