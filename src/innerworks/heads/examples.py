@@ -76,7 +76,7 @@ def best_labels(findings: Sequence[Finding], *, most: int = MOST) -> list[Label]
     """Return the strongest labels of every kind: the highest rungs first, then the largest effects. Pairs are none."""
     best: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
     for one in findings:
-        if one.rung >= 1 and one.index is not None and one.target is None:
+        if one.chapter == "heads" and one.rung >= 1 and one.index is not None and one.target is None:
             best[one.behaviour].setdefault(one.site, (-one.rung, -one.effect))
     return [(behaviour, site) for behaviour, sites in best.items() for site in sorted(sites, key=lambda site: sites[site])[:most]]
 
