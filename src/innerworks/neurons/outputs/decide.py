@@ -40,6 +40,7 @@ class Tested:
     neuron: Place
     change: Estimate
     way: Estimate  # the share, with the error of a ratio
+    p_way: float
     p: float
     weight: float
     null: float
@@ -92,6 +93,7 @@ def _tested(kind: Kind, kept: Kept, strata: Sequence[str]) -> list[Tested]:
                 neuron=(layer, neuron),
                 change=whole,
                 way=_share(of, past, strata),
+                p_way=p_way,
                 p=max(float(whole.p_above(FLOOR)), p_way),
                 weight=float(score[at]),
                 null=float(null.mean()),
@@ -178,6 +180,7 @@ def _rows(one: Tested, rung: int, kept: Kept, note: str) -> list[Finding]:
     lacking = joined(
         "not by its weights" if one.q_weights > CONSTANTS.level else "",
         "change not shown to exceed the floor" if float(one.change.p_above(FLOOR)) > CONSTANTS.level else "",
+        f"not enough of it {kind.in_words}" if one.p_way > CONSTANTS.level else "",
     )
     change = Finding(
         **{**place, **_interval(one.change), "measure": kind.effect, "ablation": "mean", "value": float(one.change.mean)},
