@@ -114,8 +114,8 @@ def test_shares_of_layers_are_told_and_drawn(planted: tuple[Kept, list[Finding]]
     told = {(row["behaviour"], row["layer"]): row["value"] for row in shares.iter_rows(named=True)}
     assert told["prediction", 1] == pytest.approx(2 / 48) and told["prediction", 0] == 0
     assert told["suppression", 1] == told["partition", 1] == pytest.approx(1 / 48)
-    figure = kinds_by_layer(table)
-    drawn = {trace.name: list(trace.y) for trace in figure.data if trace.showlegend is not False}
+    traces: Any = kinds_by_layer(table).data
+    drawn = {trace.name: list(trace.y) for trace in traces if trace.showlegend is not False}
     assert drawn["prediction neurons"] == pytest.approx([0, 2 / 48])
 
 

@@ -4,7 +4,7 @@
 2. Rung 1, on confirmation documents: without the neuron, predictions change by more than the floor, and enough of it goes the
    kind's own way (through the scale of the norm; along the frequency direction): `T - past - share * T > 0` over documents,
    where T is the whole change. p is the larger one; false discoveries are controlled over both kinds (`stats.family_q`). The
-   label's q is the larger of this and that of the weights: it needs both.
+   label's q is the larger of this and that of the weights: it needs both, and each of the two errors is kept at 5 %.
 3. Rung 2, for the strongest labels: what goes the kind's own way, in nats (`T - past`), exceeds by the floor what goes that
    way without each of 20 matched neurons (`stats.necessity`). Not the whole change: a neuron that writes to logits directly
    moves the entropy, too, and is no entropy neuron.
@@ -40,6 +40,7 @@ class Tested:
     neuron: Place
     change: Estimate
     way: Estimate  # the share, with the error of a ratio
+    p_way: float
     p: float
     weight: float
     null: float
@@ -92,6 +93,7 @@ def _tested(kind: Kind, kept: Kept, strata: Sequence[str]) -> list[Tested]:
                 neuron=(layer, neuron),
                 change=whole,
                 way=_share(of, past, strata),
+                p_way=p_way,
                 p=max(float(whole.p_above(FLOOR)), p_way),
                 weight=float(score[at]),
                 null=float(null.mean()),
@@ -124,7 +126,7 @@ def findings(kept: Kept, units: Units) -> list[Finding]:
     rows: list[Finding] = []
     for i, one in enumerate(every):
         rung = (1 + (q.get(i, 1.0) <= CONSTANTS.level)) if i in labels else 0
-        rows += _rows(one, rung, kept)
+        rows += _rows(one, rung, kept, "" if rung != 1 else "rung 2 tried, not shown" if i in necessary else "rung 2 not tried")
         if i in necessary:
             rows.append(_necessity_row(one, necessary[i], q[i], kept))
     return [*rows, *(_ceiling(kind, kept, units) for kind in KINDS)]
@@ -172,12 +174,13 @@ def _interval(found: Estimate) -> dict[str, Any]:
     return {**numbers, "n": found.n, "df": found.df}
 
 
-def _rows(one: Tested, rung: int, kept: Kept) -> list[Finding]:
+def _rows(one: Tested, rung: int, kept: Kept, note: str) -> list[Finding]:
     """What a label rests on: the change, the share of it that goes the kind's way, the weights."""
     place, kind, at = _place(one), one.kind, (kept.arrays["layers"].tolist().index(one.neuron[0]), one.neuron[1])
     lacking = joined(
         "not by its weights" if one.q_weights > CONSTANTS.level else "",
         "change not shown to exceed the floor" if float(one.change.p_above(FLOOR)) > CONSTANTS.level else "",
+        f"not enough of it {kind.in_words}" if one.p_way > CONSTANTS.level else "",
     )
     change = Finding(
         **{**place, **_interval(one.change), "measure": kind.effect, "ablation": "mean", "value": float(one.change.mean)},
@@ -188,7 +191,7 @@ def _rows(one: Tested, rung: int, kept: Kept) -> list[Finding]:
         mde=float(one.change.mde(FLOOR)),
         q=one.q,
         rung=rung,
-        note=lacking,
+        note=joined(lacking, note),
     )
     way = Finding(
         **{**place, **_interval(one.way), "measure": kind.way, "ablation": "mean", "unit": "share", "value": float(one.way.mean)},

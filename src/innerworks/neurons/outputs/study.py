@@ -79,14 +79,17 @@ class Outputs:
         return [*before, *decide.findings(kept, units)]
 
 
+def last_layers(model: Model) -> list[int]:
+    """The layers whose neurons are asked."""
+    return list(range(model.anatomy.layers))[-LAYERS:]
+
+
 def refusal(model: Model) -> str | None:
     """Why a model cannot be asked, or None where it can."""
-    a = model.anatomy
-    layers = range(max(0, a.layers - LAYERS), a.layers)
-    lacking = next((reason for layer in layers if (reason := model.lacks("neurons", layer)) is not None), None)
-    if a.neurons == 0 or lacking is not None:
-        return f"the last layers have no neurons that weights show: {lacking}"
-    if not a.sums:
+    lacking = next((reason for layer in last_layers(model) if (reason := model.lacks("neurons", layer)) is not None), None)
+    if lacking is not None:
+        return f"the last layers have no plain neurons: {lacking}"
+    if not model.anatomy.sums:
         return "its stream is normed after each addition: what a neuron writes is no part of the final stream"
     if model.weights.unreadable is not None:
         return f"{model.weights.unreadable}"
@@ -101,8 +104,7 @@ def frequencies(given: Given) -> Frequencies:
 
 
 def _screen(given: Given, effort: Effort, batches: Sequence[TextBatch], reference: NeuronReference, of: Frequencies) -> Kept:
-    model = given.model
-    layers = list(range(max(0, model.anatomy.layers - LAYERS), model.anatomy.layers))
+    model, layers = given.model, last_layers(given.model)
     weights = weigh(model, layers, of.direction.double().numpy(force=True), seed=given.seed)
     count = _tally(given, len(batches), "batches screened")
     found = screened(model, batches, reference.mean, layers, of, rows=effort.rows, step=count)

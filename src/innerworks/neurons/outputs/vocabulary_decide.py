@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from innerworks.findings import Finding, joined
 from innerworks.model.study import Kept, Units
-from innerworks.neurons.outputs.decide import SHUFFLED, strata_of
+from innerworks.neurons.outputs.decide import strata_of
 from innerworks.neurons.outputs.weigh import p_of
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, family_q
@@ -121,7 +121,7 @@ def _row(one: Candidate, kept: Kept) -> Finding:
         n=one.effect.n,
         df=one.effect.df,
         null=0.0,
-        null_kind=SHUFFLED,
+        null_kind="none",
         floor=FLOOR,
         p=float(one.effect.p_above(FLOOR)),
         mde=float(one.effect.mde(FLOOR)),
