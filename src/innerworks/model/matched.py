@@ -10,9 +10,7 @@ from innerworks.stats import CONSTANTS, Array
 Place = tuple[int, int]  # a layer, and a head or neuron of it
 
 
-def nearest(
-    places: Collection[Place], suspects: Collection[Place], removed: Array, *, highest: int | None = None
-) -> list[Place]:
+def nearest(places: Collection[Place], suspects: Collection[Place], removed: Array, *, highest: int | None = None) -> list[Place]:
     """The 20 parts nearest in what an ablation removes, from the same layers, one up and one down (wider until there are enough).
 
     removed: norm of what an ablation removes, `[layer, part]`. highest: none above this layer. Fewer where the model has fewer.
