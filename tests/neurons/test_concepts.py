@@ -1,11 +1,13 @@
 """Concept neurons: rankings and probes against slow sums, planted neurons that are found and forced, nulls that find nothing."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load, save
 from scipy.optimize import minimize
 
 from families import build
@@ -245,6 +247,8 @@ def test_the_planted_neuron_is_found_in_its_direction_and_forced(planted: Model,
     )
     assert forced.q is not None and forced.q < 0.01 and forced.value > 0.8 > 0.4 > forced.null
     assert judge(CLAIM, frame(rows)).verdict == "holds"
+    in_an_atlas = Kept(arrays=load(save(dict(kept.arrays))), about=json.loads(json.dumps(kept.about)))
+    assert Concepts().findings(in_an_atlas, [], []) == rows
 
 
 def test_what_was_forced_before_an_interruption_is_not_forced_again(planted: Model, monkeypatch: pytest.MonkeyPatch) -> None:

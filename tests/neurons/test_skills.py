@@ -1,10 +1,12 @@
 """Skill neurons: the exact test, thresholds chosen on one part and tested on another, and what is lost without a group."""
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load, save
 from scipy import stats as scipy_stats
 
 from innerworks import Model
@@ -199,6 +201,8 @@ def test_the_planted_neuron_is_found_and_what_is_lost_without_it(handmade: Model
     (group,) = [row for row in rows if row.measure == "group_harm" and row.behaviour == "skill:kind 1"]
     assert group.target == "L0N7" and group.null_kind == "control groups" and group.effect > 0.1 and group.rung >= 2
     assert judge(CLAIM, frame(rows)).verdict in ("holds", "holds in part")
+    in_an_atlas = Kept(arrays=load(save(dict(kept.arrays))), about=json.loads(json.dumps(kept.about)))
+    assert Skills().findings(in_an_atlas, units_of(reading), []) == rows
     harm, inside = kept.arrays["kind 1/1/harm"][0], kept.arrays["kind 1/1/units"] % KINDS == 1
     assert harm[inside].min() > 0.1 > harm[~inside].mean()
     saves: list[Kept] = []

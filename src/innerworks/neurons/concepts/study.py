@@ -159,7 +159,7 @@ def _of_concept(
     return {
         "candidates": np.stack(np.unravel_index(chosen, precise.shape), axis=1).astype(np.int64),
         "discovery": precise.flat[chosen].astype(np.float64),
-        "responses": after[:, chosen].T.astype(np.float32),
+        "responses": np.ascontiguousarray(after[:, chosen].T, dtype=np.float32),
         "best": after[:, int(on_others.argmax())].astype(np.float32),
         "probed": probes(train, discovery.positive[concept], other),
         "layer": np.array([layer]),
