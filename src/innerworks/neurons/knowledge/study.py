@@ -48,7 +48,7 @@ class Effort:
     steps: int
 
 
-EFFORTS = {"standard": Effort(asked=48, facts=18, steps=10), "full": Effort(asked=120, facts=80, steps=20)}
+EFFORTS = {"standard": Effort(asked=40, facts=14, steps=10), "full": Effort(asked=120, facts=80, steps=20)}
 
 
 class Knowledge:
