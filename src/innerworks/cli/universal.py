@@ -136,7 +136,7 @@ def _table(result: "Universality") -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title=f"Neurons of {result.models[0]} in {result.models[1]}", title_justify="left")
-    for name in ("layer", "neurons", "universal", "[shown, not excluded]", "correlation", "rotated", "mostly in"):
+    for name in ("layer", "neurons", "universal", "[shown, not excluded]", "match r", "rotated r", "mostly in"):
         table.add_column(name, justify="left" if name in ("layer", "mostly in") else "right", no_wrap=True)
     for layer, one in [*((f"L{layer}", one) for layer, one in result.by_layer.items()), ("all", result.share)]:
         interval = f"[{one.shown:.1%}, {one.not_excluded:.1%}]"
