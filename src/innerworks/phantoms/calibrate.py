@@ -43,6 +43,7 @@ ARCHITECTURES: tuple[Architecture, Architecture] = ("gpt2", "llama")
 FILLERS = {"heads": "filler head", "neurons": "filler neuron"}
 HELPER = "helper"
 NOTHING = "none"
+LISTED = 12  # exceptions, in words
 RESTING = "first_token"  # no mistake beside another kind
 RAISING = ("ablations", "composition")  # studies that raise the rungs of labels, and give none
 SHORT = {
@@ -127,8 +128,14 @@ class Calibration:
 
     def _exceptions(self) -> list[str]:
         unmeasured = [kind for kind in self.parts if kind in planted_kinds() and kind not in self.measured]
-        lines = ["Missed: " + ("; ".join(self.missed) or "nothing"), "Mistaken: " + ("; ".join(self.mistaken) or "nothing")]
+        lines = [f"Missed: {_listed(self.missed)}", f"Mistaken: {_listed(self.mistaken)}"]
         return lines + ([f"Planted, and not measured by this version: {', '.join(unmeasured)}"] if unmeasured else [])
+
+
+def _listed(lines: Sequence[str]) -> str:
+    """The first of many; all are in the JSON."""
+    more = f"; and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+    return ("; ".join(lines[:LISTED]) or "nothing") + more
 
 
 def calibrate(

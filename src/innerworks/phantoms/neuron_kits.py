@@ -5,6 +5,10 @@ an activation that can be exactly zero, and so neurons that are dead.
 
 What is called necessary is what the phantom's predictions depend on: what knows the first positions, three triggers, the word
 before; what makes frequent tokens likelier and predictions less certain. The others write where next to nothing reads.
+What writes a code where the unembedding reads raises some tokens and lowers others: it is a partition neuron, too.
+
+Random neurons must be nothing that has a name: they know the current word and, by a helper head, the one five before it, each by
+half; no letters, marks, roles or positions.
 """
 
 from torch import Tensor
@@ -102,7 +106,7 @@ NEURONS = Kit(
         NeuronPart(
             name="near_start",
             make=lambda m: neuron_parts.near_start(m.stream, UNTIL, writes=_ending(m, "placed")),
-            behaviours=("position_neuron",),
+            behaviours=("position_neuron", "partition"),
             necessary=True,
             reads="near_first",
         ),
@@ -131,14 +135,14 @@ NEURONS = Kit(
         NeuronPart(
             name="triggers",
             make=lambda m: neuron_parts.of_role(m.stream, "trigger", writes=_ending(m, "triggered")),
-            behaviours=("token_detector", "token_neuron"),
+            behaviours=("token_detector", "token_neuron", "partition"),
             necessary=True,
         ),
         NeuronPart(name="single", make=_single, behaviours=("token_detector", "token_neuron")),
         NeuronPart(
             name="previous_token",
             make=lambda m: neuron_parts.after_role(m.stream, writes=_ending(m, "called")),
-            behaviours=("previous_token_neuron",),
+            behaviours=("previous_token_neuron", "partition"),
             necessary=True,
             reads="pass_role",
         ),
@@ -158,6 +162,7 @@ NEURONS = Kit(
         NeuronPart(
             name="other_logits",
             make=lambda m: neuron_parts.of_role(m.stream, "plain", writes=_any_word(m, "other_logits", BESIDE)),
+            behaviours=("partition",),
             decoy=True,
             last=True,
         ),
@@ -171,7 +176,7 @@ NEURONS = Kit(
         NeuronPart(
             name="loud",
             make=lambda m: neuron_parts.of_role(m.stream, "calls", writes=_any_word(m, "loud", LOUD)),
-            behaviours=("token_neuron",),
+            behaviours=("token_neuron", "partition"),
             decoy=True,
             last=True,
         ),
