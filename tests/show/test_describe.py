@@ -55,8 +55,9 @@ def test_position_is_bounded_by_the_last_context():
 
 def test_the_token_before_and_tokens_named():
     assert one("previous_token_neuron", at(1, 2, 3)) == "responds to the token before: strongest after “x”"
-    assert one("token_detector", example("L0N5", (" cat", "cat", " Cat"))) == "fires on “cat”, “Cat”"
-    assert one("token_detector", None) == "fires on a few single tokens"
+    cats = example("L0N5", (" cat", "cat", " Cat"))
+    assert one("token_detector", cats) == "fires on a few tokens and on little else: strongest on “cat”, “Cat”"
+    assert one("token_detector", None) == "fires on a few tokens and on little else"
     assert one("prediction", replace(DIGITS, raised=((" 1", 2.0), ("7", 1.0), (" 30", 0.5)))) == "raises digits"
     assert one("suppression", DIGITS) == "lowers “dog”"
 

@@ -66,7 +66,7 @@ def _alphabet(example: NeuronExample | None, member: str) -> str:
 def _detector(example: NeuronExample | None, member: str) -> str:
     tokens = dict.fromkeys(visible(context.tokens[context.at].strip()) for context in _contexts(example))
     named = ", ".join(f"“{token}”" for token in tokens)
-    return f"fires on {named}" if 0 < len(tokens) <= SHOWN else "fires on a few single tokens"
+    return "fires on a few tokens and on little else" + (f": strongest on {named}" if named else "")
 
 
 def _previous(example: NeuronExample | None, member: str) -> str:
