@@ -9,5 +9,5 @@ head         everything about one head, gathered: for the terminal, the report a
 neuron       everything about one feed-forward neuron, gathered; what its labels come to in words: describe
 figures      table -> plotly figure
 report       one self-contained HTML page: `report.write(atlas)`
-page         the same for a terminal: `page.summary(atlas)`, `page.head_page(atlas, "L10H7")`, `neuron_page.neuron_page(atlas, "L3N5")`
+page         the same for a terminal: `page.summary(atlas)`, `page.head_page(atlas, "L10H7")`; of a neuron: neuron_page
 """
