@@ -396,19 +396,24 @@ def test_every_sort_of_feed_forward_is_measured_or_said_not_to_be(
     assert any(row.measure == ("dead_share" if family == "opt" else "near_dead_share") for row in rows)
 
 
-def test_dead_neurons_are_exactly_those_that_cannot_fire(
-    tiny_hf: Callable[..., Any], tiny_tokenizer: Any, reading: Reading
+def test_dead_neurons_are_those_that_cannot_fire(
+    tiny_hf: Callable[..., Any], tiny_tokenizer: Any, make_reading: Callable[..., Reading]
 ) -> None:
-    hf = tiny_hf("opt")
+    hf, planted = tiny_hf("opt"), {"L0N3", "L0N5", "L2N0"}
     with torch.no_grad():
         for layer, neurons in ((0, [3, 5]), (2, [0])):
             hf.model.decoder.layers[layer].fc1.bias[neurons] = -1e4
-    _, rows = asked(Model(hf, tiny_tokenizer, name="dead", certified=False), reading)
+    kept, rows = asked(Model(hf, tiny_tokenizer, name="dead", certified=False), make_reading(documents=80, sequences=4))
     labels = {row.site for row in rows if row.behaviour == "dead_neuron" and row.rung}
-    shares = {row.site: row.note for row in rows if row.measure == "dead_share"}
-    assert {"L0N3", "L0N5", "L2N0"} <= {row.site for row in rows if row.measure == "never_fires"}
-    assert shares["model"].startswith(f"{len(shares) and 3} of 144")
-    assert labels == {"L0N3", "L0N5", "L2N0"}
+    on_random = {site for site in labels if kept.arrays["peak"][2, 0][_place(site)] > 0}
+    assert labels - on_random == planted and len(on_random) < 5  # a few never fire on these few words
+    (share,) = [row for row in rows if row.measure == "dead_share" and row.site == "model"]
+    assert share.note.endswith("3 of them on random tokens, too")
+
+
+def _place(site: str) -> tuple[int, int]:
+    layer, neuron = site[1:].split("N")
+    return int(layer), int(neuron)
 
 
 # --- strongest ----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ TRIAL_TOKENS = 256
 OBSERVED = 1.35  # forwards that observing costs, in plain forwards (budget)
 SETS = 2.5  # of heads that are ablated, where every label is tried: so many for each head of the specimen
 KEPT = 900  # bytes for each head and document
+SUMMED = 2300  # bytes for each neuron
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ def plan(model: Model, reading: Reading, depth: Depth) -> Plan:
     kept = 2 * trial * model.anatomy.layers * model.anatomy.d_model * 4
     logits = 3 * ROWS_AT_ONCE * model.anatomy.vocab * 4
     units = len(reading.units) * model.anatomy.layers * model.anatomy.heads * KEPT
+    sums = model.anatomy.layers * model.anatomy.neurons * SUMMED
     return Plan(
         model=model.name,
         parameters=model.anatomy.parameters,
@@ -76,7 +78,7 @@ def plan(model: Model, reading: Reading, depth: Depth) -> Plan:
         tokens_per_second=rate,
         ablations=ablations,
         seconds=work / rate,
-        gigabytes=(weights + kept + 2 * KEPT_BYTES + logits + units) / 1e9 + 0.7,
+        gigabytes=(weights + kept + 2 * KEPT_BYTES + logits + units + sums) / 1e9 + 0.7,
     )
 
 

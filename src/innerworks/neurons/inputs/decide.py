@@ -123,7 +123,8 @@ def _tested(kind: Kind, arrays: Mapping[str, np.ndarray], about: Mapping[str, An
     tests = {}
     for test, floor in kind.tests.items():
         if test == SHIFT:
-            gain = arrays["shift/gain"].astype(np.float64)
+            measured = {tuple(place): i for i, place in enumerate(arrays["shift/neurons"].tolist())}
+            gain = arrays["shift/gain"][:, [measured[tuple(place)] for place in places.tolist()]].astype(np.float64)
             tests[test] = Numbers.of(estimate(gain, ["random"] * len(gain)), floor)
         else:
             tests[test] = Numbers.of(_at(_dense(arrays, about, order.index(test)), places), floor)

@@ -53,7 +53,7 @@ def limits(model: Model, batches: Sequence[TextBatch]) -> Limits:
     """Run a sample, and keep of each neuron only its few largest and smallest activations; position 0 is left out."""
     a = model.anatomy
     kept = max(1, round(TAIL * sum(int(batch.mask[:, 1:].sum()) for batch in batches)))
-    extremes = torch.full((2, a.layers, kept, a.neurons), float("-inf"))
+    extremes = torch.full((2, a.layers, a.neurons, kept), float("-inf"))
     norms: dict[int, list[Tensor]] = defaultdict(list)
     for batch in (one.to(model.device) for one in batches):
         rows = batch.mask.clone()
@@ -62,8 +62,8 @@ def limits(model: Model, batches: Sequence[TextBatch]) -> Limits:
         def look(layer: int, activation: Tensor, rows: Tensor = rows) -> None:
             chosen = activation[rows].float()
             for side, values in enumerate((chosen, -chosen)):
-                both = torch.cat([extremes[side, layer], values.cpu()])
-                extremes[side, layer] = both.topk(kept, dim=0).values
+                both = torch.cat([extremes[side, layer], values.mT.cpu()], dim=-1)
+                extremes[side, layer] = both.topk(kept, dim=-1).values
 
         def measure(layer: int, stream: Tensor, rows: Tensor = rows) -> None:
             norms[layer].append(stream[rows].float().norm(dim=-1).cpu())
@@ -75,6 +75,6 @@ def limits(model: Model, batches: Sequence[TextBatch]) -> Limits:
                 watch.append((Site(layer=layer, kind="neurons"), lambda x, queries, layer=layer: look(layer, x)))
         model.run(batch.tokens, mask=batch.mask, watch=watch, logits="none")
     extremes[extremes.isinf()] = 0.0  # of layers without such neurons
-    high, low = extremes[0].amin(dim=1), -extremes[1].amin(dim=1)
+    high, low = extremes[0].amin(dim=-1), -extremes[1].amin(dim=-1)
     stream = torch.stack([torch.cat(norms[layer]).median() for layer in range(a.layers)])
     return Limits(low=low, high=high, stream=stream)
