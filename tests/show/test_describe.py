@@ -6,7 +6,7 @@ import pytest
 
 from innerworks.atlas import Context, NeuronExample
 from innerworks.show.behaviours import behaviour_of
-from innerworks.show.describe import CLAUSES, described, in_common, one
+from innerworks.show.describe import NARROWER, clause, described, in_common
 from innerworks.show.verdicts import Head
 from invented_neurons import example
 
@@ -41,36 +41,40 @@ def test_what_tokens_have_in_common(tokens: tuple[str, ...], said: str):
 
 
 def test_contexts_make_a_clause_narrower_only_if_all_agree():
-    assert one("token_class_neuron", DIGITS) == "responds to the sort of token: strongest on digits"
+    plain = behaviour_of("token_class_neuron").says
+    assert clause("token_class_neuron", DIGITS) == f"{plain}: strongest on digits"
     mixed = replace(DIGITS, contexts=(*DIGITS.contexts, replace(DIGITS.contexts[0], tokens=("", "", " cat", ""))))
-    assert one("token_class_neuron", mixed) == one("token_class_neuron", None) == "responds to the sort of token"
-    assert one("alphabet_neuron", example("L0N5", (" cat", "Come", " CAR"))).endswith("strongest on c")
-    assert one("alphabet_neuron", DIGITS) == "responds to the letter that a token begins with"
+    assert clause("token_class_neuron", mixed) == clause("token_class_neuron", None) == plain
+    assert clause("alphabet_neuron", example("L0N5", (" cat", "Come", " CAR"))).endswith(": strongest on c")
+    assert clause("alphabet_neuron", DIGITS) == clause("alphabet_neuron", mixed) == behaviour_of("alphabet_neuron").says
+
+
+def test_too_few_contexts_say_nothing():
+    assert clause("position_neuron", at(1, 3)) == clause("position_neuron", None)
+    assert clause("token_detector", at(1, 3)) == clause("token_detector", None)
 
 
 def test_position_is_bounded_by_the_last_context():
-    assert one("position_neuron", at(1, 3, 9)) == "tells where in the text it is: strongest within the first 16 tokens"
-    assert one("position_neuron", at(1, 3)) == one("position_neuron", at(1, 3, 900)) == "tells where in the text it is"
+    assert clause("position_neuron", at(1, 3, 9)).endswith(": strongest within the first 16 tokens")
+    assert clause("position_neuron", at(1, 3, 900)) == behaviour_of("position_neuron").says
 
 
 def test_the_token_before_and_tokens_named():
-    assert one("previous_token_neuron", at(1, 2, 3)) == "responds to the token before: strongest after “x”"
-    assert one("token_detector", example("L0N5", (" cat", "cat", " Cat"))) == "fires on “cat”, “Cat”"
-    assert one("token_detector", None) == "fires on a few single tokens"
-    assert one("prediction", replace(DIGITS, raised=((" 1", 2.0), ("7", 1.0), (" 30", 0.5)))) == "raises digits"
-    assert one("suppression", DIGITS) == "lowers “dog”"
+    assert clause("previous_token_neuron", at(1, 2, 3)).endswith(": strongest after “x”")
+    assert clause("token_detector", example("L0N5", (" cat", "cat", " Cat"))).endswith(": strongest on “cat”, “Cat”")
+    assert clause("prediction", replace(DIGITS, raised=((" 1", 2.0), ("7", 1.0), (" 30", 0.5)))).endswith(": digits")
+    assert clause("suppression", DIGITS).endswith(": “dog”")
 
 
 def test_labels_are_said_highest_rung_first_and_never_more():
-    labels = [label("token_class_neuron", 3), label("prediction")]
-    raises = replace(DIGITS, raised=((" 1", 2.0), ("7", 1.0), (" 30", 0.5)))
-    assert described(labels, raises) == (
-        "Responds to the sort of token: strongest on digits (necessary and selective); raises digits"
-    )
-    assert described([], raises) == ""
-    assert described([label("skill:python")], None) == "Tells python from other text"
+    labels = [label("token_class_neuron", 3), label("domain_neuron:python")]
+    said = described(labels, DIGITS)
+    first, second = (behaviour_of(name).says for name in ("token_class_neuron", "domain_neuron:python"))
+    assert said.lower() == f"{first}: strongest on digits (necessary and selective); {second}"
+    assert described([], DIGITS) == "" and described([label("skill:python")], None)[0].isupper()
 
 
-def test_a_kind_that_is_not_in_the_table_is_said_as_everywhere():
-    assert one("new_kind", DIGITS) == behaviour_of("new_kind").says
-    assert all(one(kind, None) and one(kind, DIGITS) for kind in CLAUSES)
+def test_kinds_without_contexts_of_their_own_say_what_such_a_neuron_does():
+    for kind in ("new_kind", "entropy", "concept:colours"):
+        assert clause(kind, DIGITS) == behaviour_of(kind).says
+    assert all(clause(kind, DIGITS).startswith(behaviour_of(kind).says) for kind in NARROWER)

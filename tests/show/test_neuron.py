@@ -24,7 +24,10 @@ def test_a_page_has_labels_scores_numbers_and_contexts(neuron_atlas: Atlas):
     found = neuron_page_of(neuron_atlas, "L1N3")
     assert (found.layer, found.index, found.layers, found.neurons) == (1, 3, 3, 16)
     assert [(label.behaviour, label.rung) for label in found.labels] == [("position_neuron", 2)]
-    assert found.says == "Tells where in the text it is: strongest within the first 16 tokens (necessary)"
+    assert (
+        found.says
+        == "Tells where in the text a token stands, whatever the text says: strongest within the first 16 tokens (necessary)"
+    )
     assert [one.material for one in found.scores["looks"]][:2] == ["text", "random"]
     assert [one.measure for one in found.scores["breaks"]] == ["harm"]
     assert found.explained[0][0] == "position" and found.explained[0][1] == pytest.approx(0.6)
@@ -49,7 +52,7 @@ def test_the_page_in_a_terminal(neuron_atlas: Atlas, evil: str):
     text = printed(neuron_page(neuron_atlas, "L1N3"))
     for part in (
         "L1N3  neuron 3 of 16 in layer 1 of 3",
-        "Tells where in the text it is",
+        "Tells where in the text a token stands",
         "rung 2: necessary",
         "largest activation 42",
         "where the token stands 60.0 %",

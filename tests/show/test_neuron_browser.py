@@ -74,7 +74,7 @@ def test_a_row_opens_the_page_of_its_neuron(opened):
     text = " ".join(head_text(opened).split())
     for part in (
         "Feed-forward neuron 3 of 16 in layer 1 of 3",
-        "Tells where in the text it is: strongest within the first 16 tokens (necessary).",
+        "whatever the text says: strongest within the first 16 tokens (necessary).",
         "rung 2, necessary",
         "where the token stands 60.0 %",
         "largest activation 42",

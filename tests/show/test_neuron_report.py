@@ -6,11 +6,13 @@ import re
 import zlib
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from innerworks.atlas import Atlas
 from innerworks.show import report
 from innerworks.show.figures.neurons import depth
+from innerworks.show.report import content
 from innerworks.show.report import embedded_neurons as embedding
 from innerworks.show.verdicts import kindred, verdicts
 
@@ -63,7 +65,7 @@ def test_numbers_survive_being_packed(page: str, neuron_atlas: Atlas):
 def test_labels_descriptions_and_contexts_are_embedded_and_harmless(page: str, evil: str):
     data = data_of(page)
     assert (data["layers"], data["across"]) == (3, 16) and {label[0] for label in data["labels"]} >= {19, 5}
-    assert data["says"]["19"].startswith("Tells where in the text it is")
+    assert data["says"]["19"].startswith("Tells where in the text a token stands")
     (one,) = [example for example in data["examples"] if example[0] == 5]
     unit, tokens, at, position, value = one[2][0]
     assert (data["texts"][unit], data["tokens"][tokens[at]], position, value) == ("fiction/00", "·12", 100, "−9.0")
@@ -78,6 +80,12 @@ def test_of_very_many_neurons_those_with_labels_and_the_best_explained_are_embed
     data = embedding.embedded_neurons(neuron_atlas, found, [])
     places = column(data, "place", np.uint32).astype(int).cumsum() - 1
     assert len(places) == 10 and data["left_out"] == 38 and {19, 5} <= set(places.tolist()) and (np.diff(places) > 0).all()
+
+
+def test_figures_that_are_plugged_in_for_a_kind_are_drawn(neuron_atlas: Atlas, monkeypatch: pytest.MonkeyPatch):
+    one = content.Drawing(title="One more", says="", draw=lambda findings: go.Figure(go.Scatter(x=[1], y=[1])))
+    monkeypatch.setattr(content, "FIGURES", {"position_neuron": (one,)})
+    assert 'data-figure="position_neuron-further-0"' in report.render(neuron_atlas)
 
 
 def test_depth_has_a_row_per_kind_and_a_disc_per_layer(neuron_atlas: Atlas):

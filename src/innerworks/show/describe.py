@@ -1,13 +1,9 @@
 """What a neuron's labels come to, in a few words, by rule.
 
-1. Every label gives one clause, by a table: what it says holds by that label's own test, on its floor.
-2. What stands where the neuron is strongest may make a clause narrower ("digits" for the sort of token), but only if *all* of
-   these contexts agree, and only for a label to which it belongs. It never makes a clause of its own: contexts illustrate,
-   labels claim.
+1. Every label gives one clause: what its kind says of such a neuron (`behaviours.py`), which is what the label was tested for.
+2. What stands where the neuron is strongest may make a clause narrower ("strongest on digits"), but only if *all* of these
+   contexts agree, and only for a kind to which it belongs. It never makes a clause of its own: contexts illustrate, labels claim.
 3. The highest rung first; a label that is shown to be necessary says so. Without a label there is nothing to say.
-
->>> one("alphabet_neuron", None)
-'responds to the letter that a token begins with'
 """
 
 from collections.abc import Callable, Sequence
@@ -20,98 +16,78 @@ from innerworks.show.verdicts import Head
 LEAST = 3  # contexts that must agree
 ROUND = (4, 8, 16, 32, 64, 128, 256)  # tokens, of what lies at the beginning of a text
 SHOWN = 4  # tokens named
+CAUSAL = {2: " (necessary)", 3: " (necessary and selective)"}  # by rung
 
 
 def described(labels: Sequence[Head], example: NeuronExample | None) -> str:
     """One sentence without a full stop, or nothing for a neuron without labels."""
-    clauses: dict[str, int] = {}
-    for label in labels:
-        clause = one(label.behaviour, example)
-        clauses[clause] = max(label.rung, clauses.get(clause, 0))
-    text = "; ".join(clause + SHOWN_TO_BE.get(rung, "") for clause, rung in clauses.items())
+    clauses = [clause(label.behaviour, example) + CAUSAL.get(label.rung, "") for label in labels]
+    text = "; ".join(dict.fromkeys(clauses))
     return text[:1].upper() + text[1:]
 
 
-SHOWN_TO_BE = {2: " (necessary)", 3: " (necessary and selective)"}
+def clause(behaviour: str, example: NeuronExample | None) -> str:
+    """What one label says, and what its contexts add to that."""
+    narrower = NARROWER.get(behaviour.partition(":")[0])
+    added = narrower(example) if narrower is not None and example is not None else ""
+    return behaviour_of(behaviour).says + (f": {added}" if added else "")
 
 
-def one(behaviour: str, example: NeuronExample | None) -> str:
-    """The clause of one label."""
-    kind, _, member = behaviour.partition(":")
-    if kind in CLAUSES:
-        return CLAUSES[kind](example, member.replace("_", " "))
-    return behaviour_of(behaviour).says
+# --- what makes a clause narrower, by kind -------------------------------------------------------------------------
 
 
-# --- clauses, by kind ---------------------------------------------------------------------------------------------
-
-
-def _position(example: NeuronExample | None, member: str) -> str:
+def _position(example: NeuronExample) -> str:
     last = max((context.position for context in _contexts(example)), default=ROUND[-1])
     within = next((edge for edge in ROUND if last < edge), None)
-    return "tells where in the text it is" + (f": strongest within the first {within} tokens" if within else "")
+    return f"strongest within the first {within} tokens" if within else ""
 
 
-def _token_class(example: NeuronExample | None, member: str) -> str:
+def _token_class(example: NeuronExample) -> str:
     sort = in_common([context.tokens[context.at] for context in _contexts(example)])
-    return "responds to the sort of token" + (f": strongest on {sort}" if sort else "")
+    return f"strongest on {sort}" if sort else ""
 
 
-def _alphabet(example: NeuronExample | None, member: str) -> str:
+def _alphabet(example: NeuronExample) -> str:
     first = {context.tokens[context.at].strip()[:1].casefold() for context in _contexts(example)}
-    letter = next(iter(first)) if len(first) == 1 else ""
-    return "responds to the letter that a token begins with" + (f": strongest on {letter}" if letter.isalpha() else "")
+    return f"strongest on {first.pop()}" if len(first) == 1 and "".join(first).isalpha() else ""
 
 
-def _detector(example: NeuronExample | None, member: str) -> str:
-    tokens = dict.fromkeys(visible(context.tokens[context.at].strip()) for context in _contexts(example))
-    named = ", ".join(f"“{token}”" for token in tokens)
-    return f"fires on {named}" if 0 < len(tokens) <= SHOWN else "fires on a few single tokens"
+def _tokens(example: NeuronExample) -> str:
+    tokens = dict.fromkeys(context.tokens[context.at].strip() for context in _contexts(example))
+    return f"strongest on {_named(list(tokens))}" if tokens else ""
 
 
-def _previous(example: NeuronExample | None, member: str) -> str:
+def _previous(example: NeuronExample) -> str:
     before = {context.tokens[context.at - 1].strip() for context in _contexts(example) if context.at}
-    token = next(iter(before)) if len(before) == 1 else ""
-    return "responds to the token before" + (f": strongest after “{visible(token)}”" if token else "")
+    return f"strongest after {_named(list(before))}" if len(before) == 1 else ""
 
 
-def _raises(example: NeuronExample | None, member: str) -> str:
-    return _changed(example, "raises", "a few tokens")
+def _raised(example: NeuronExample) -> str:
+    return _changed([token for token, _ in example.raised])
 
 
-def _lowers(example: NeuronExample | None, member: str) -> str:
-    return _changed(example, "lowers", "a few tokens")
+def _lowered(example: NeuronExample) -> str:
+    return _changed([token for token, _ in example.lowered])
 
 
-def _changed(example: NeuronExample | None, verb: str, otherwise: str) -> str:
-    changed = () if example is None else example.raised if verb == "raises" else example.lowered
-    sort = in_common([token for token, _ in changed])
-    named = ", ".join(f"“{visible(token.strip())}”" for token, _ in changed[:SHOWN])
-    return f"{verb} {sort or named or otherwise}"
+def _changed(tokens: Sequence[str]) -> str:
+    return in_common(tokens) or _named([token.strip() for token in tokens[:SHOWN]])
 
 
-def _says(text: str) -> Callable[[NeuronExample | None, str], str]:
-    return lambda example, member: text.format(member=member)
+def _named(tokens: Sequence[str]) -> str:
+    return ", ".join(f"“{visible(token)}”" for token in tokens)
 
 
-#: kind of neuron -> its clause, given where the neuron is strongest and the member of a family
-CLAUSES: dict[str, Callable[[NeuronExample | None, str], str]] = {
+#: kind of neuron -> what its contexts, or the tokens that it changes, may add to its clause
+NARROWER: dict[str, Callable[[NeuronExample], str]] = {
     "position_neuron": _position,
     "token_class_neuron": _token_class,
     "alphabet_neuron": _alphabet,
-    "token_detector": _detector,
-    "token_neuron": _says("responds to single common tokens"),
+    "token_neuron": _tokens,
+    "token_detector": _tokens,
     "previous_token_neuron": _previous,
-    "domain_neuron": _says("tells {member} from other text"),
-    "dead_neuron": _says("never fires on this text"),
-    "skill": _says("tells {member} from other text"),
-    "concept": _says("tells {member}"),
-    "prediction": _raises,
-    "suppression": _lowers,
-    "partition": _says("raises a part of the vocabulary and lowers the rest"),
-    "entropy": _says("sets how certain predictions are"),
-    "token_frequency": _says("moves predictions along how frequent tokens are"),
-    "agreement": _says("keeps verbs in agreement with their subjects"),
+    "prediction": _raised,
+    "suppression": _lowered,
 }
 
 
@@ -147,6 +123,6 @@ SORTS: dict[str, Callable[[str], bool]] = {
 }
 
 
-def _contexts(example: NeuronExample | None) -> Sequence[Context]:
+def _contexts(example: NeuronExample) -> Sequence[Context]:
     """Contexts, if there are enough of them to say what they have in common."""
-    return () if example is None or len(example.contexts) < LEAST else example.contexts
+    return example.contexts if len(example.contexts) >= LEAST else ()

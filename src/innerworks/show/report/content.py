@@ -218,7 +218,7 @@ def content(atlas: Atlas) -> Page:
         pattern=embedded(str(figures.pattern(("",), np.zeros((1, 1)), colour="#000000").to_json())),
         behaviours=tuple(one.behaviour for one in told),
         heads=len({head.site for verdict in found for head in verdict.heads}),
-        neurons=neurons_of(atlas),
+        neurons=neurons_of(atlas, lambda name: _further(atlas, name)),
         ledger=tuple(ledger.entries(atlas)),
         ledger_headline=ledger.headline(atlas),
         settings=provenance.settings(atlas.manifest),

@@ -1,6 +1,6 @@
 """The chapter on feed-forward neurons, ready for the template: each kind with its verdict, their depth, a table of them all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -25,6 +25,7 @@ class Kind:
     sentence: str
     limits: str  # what would have been found
     effects: tuple[Figure, ...]
+    further: tuple[Figure, ...]  # plugged in
     labels: tables.Table | None
     causal: tables.Table | None
 
@@ -35,6 +36,7 @@ class Told:
 
     behaviour: Behaviour
     sentences: tuple[str, ...]
+    further: tuple[Figure, ...]
     table: tables.Table
 
 
@@ -56,8 +58,8 @@ class Neurons:
         return tuple(one.behaviour for one in self.kinds if one.verdict.labels)
 
 
-def neurons_of(atlas: Atlas) -> Neurons | None:
-    """Gather the chapter; None where nothing was measured of neurons."""
+def neurons_of(atlas: Atlas, further: Callable[[str], tuple[Figure, ...]]) -> Neurons | None:
+    """Gather the chapter; None where nothing was measured of neurons. further: the figures plugged in for a kind."""
     found, told = verdicts.verdicts(atlas.findings, "neurons"), facts.facts(atlas.findings, "neurons")
     if not found and not told and atlas.neurons.is_empty():
         return None
@@ -66,8 +68,8 @@ def neurons_of(atlas: Atlas) -> Neurons | None:
         headline=verdicts.headline_of_neurons(found, atlas.neurons.height),
         count=numbers.count(atlas.neurons.height),
         depth=_depth(kindred, every["layers"]),
-        kinds=tuple(_kind(one) for one in sorted(kindred, key=lambda one: not one.labels)),
-        told=tuple(_told(one) for one in told),
+        kinds=tuple(_kind(one, further(one.behaviour.name)) for one in sorted(kindred, key=lambda one: not one.labels)),
+        told=tuple(_told(one, further(one.behaviour.name)) for one in told),
         left_out=numbers.count(every["left_out"]) if every["left_out"] else "",
         every=embedded(every),
     )
@@ -80,17 +82,18 @@ def _depth(found: Sequence[Kindred], layers: int) -> Figure | None:
     return drawn("neurons-depth", depth(found, layers), title="", says=says, width=max(420, 12 * layers + 220))
 
 
-def _kind(one: Kindred) -> Kind:
+def _kind(one: Kindred, further: tuple[Figure, ...]) -> Kind:
     return Kind(
         verdict=one,
         behaviour=one.behaviour,
         sentence=verdicts.sentence(one),
         limits=verdicts.would_have_been_found(one),
         effects=effects_of(one)[0] if one.heads else (),
+        further=further,
         labels=tables.labels(one) if one.labels else None,
         causal=tables.ablations(one),
     )
 
 
-def _told(one: Facts) -> Told:
-    return Told(behaviour=one.behaviour, sentences=tuple(facts.sentences(one)), table=tables.told(one))
+def _told(one: Facts, further: tuple[Figure, ...]) -> Told:
+    return Told(behaviour=one.behaviour, sentences=tuple(facts.sentences(one)), further=further, table=tables.told(one))
