@@ -209,7 +209,7 @@ def _rows(behaviour: str, one: Tested, q: Array) -> list[Finding]:
     rows = []
     enough = np.all([numbers.n >= CONSTANTS.least_units for numbers in one.tests.values()], axis=0)
     for test, numbers in one.tests.items():
-        for i in np.flatnonzero(enough).tolist():
+        for i in map(int, np.flatnonzero(enough)):
             layer, neuron = one.places[i].tolist()
             place = {"site": str(Site(layer=layer, neuron=neuron)), "layer": layer, "index": neuron}
             rows.append(
