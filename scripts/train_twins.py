@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--family", choices=("gpt2", "opt"), default="gpt2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vocab", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=1600)
     options = parser.parse_args()
     torch.set_num_threads(1)
     training, held_out = split(documents(options.text))
