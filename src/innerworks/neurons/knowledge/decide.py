@@ -45,7 +45,7 @@ def _of_edit(kept: Kept, name: str) -> list[dict[str, Any]]:
     """Own facts against matched groups, and against facts of other relations."""
     own, others, controls = (SIGNS[name] * kept.arrays[f"{name}/{of}"] for of in ("own", "others", "controls"))
     beside = necessity(own, controls, strata(kept), floor=FLOOR)
-    share = f"{float(kept.arrays[f'{name}/share']):+.0%} of the answers' probability"
+    share = f"{float(kept.arrays[f'{name}/share'][0]):+.0%} of the answers' probability"
     said = f"{share}; {_per_fact(kept)}" + ("" if beside.above_all else "; a control group does as much")
     first = {"value": beside.harm, "effect": beside.excess, "effect_low": beside.excess_low, "effect_high": beside.excess_high}
     first |= {"n": beside.n, "df": beside.df, "null": beside.control, "null_kind": "matched groups", "floor": FLOOR}

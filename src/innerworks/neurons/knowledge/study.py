@@ -145,7 +145,7 @@ def _moved(given: Given, some: Sequence[Fact], grammar: Sequence[Prompt], kept: 
         groups = range(kept.arrays["controls"].shape[1])
         arrays[f"{name}/controls"] = np.array([[np.mean(rises[name, k, fact]) for fact in having] for k in groups])
         own = [i for i, (key, _) in enumerate(asked) if key[:2] == (name, "own")]
-        arrays[f"{name}/share"] = np.array(np.exp(after[own]).sum() / np.exp(before[own]).sum() - 1)
+        arrays[f"{name}/share"] = np.array([np.exp(after[own]).sum() / np.exp(before[own]).sum() - 1])
     return replace(kept, arrays={**kept.arrays, **arrays})
 
 
