@@ -30,12 +30,12 @@ def twin(tokenizer: Any, seed: int) -> Model:
     """4 layers of 8 heads as Hugging Face initialises them, GPT-2 and Llama in turn."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-    ends = dict(bos_token_id=0, eos_token_id=0)
+    ends: dict[str, Any] = dict(bos_token_id=0, eos_token_id=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hf: Any
         if seed % 2:
-            sizes = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=8, intermediate_size=256)
+            sizes: dict[str, Any] = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=8, intermediate_size=256)
             hf = LlamaForCausalLM(LlamaConfig(vocab_size=VOCAB, max_position_embeddings=256, **sizes, **ends))
         else:
             hf = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_positions=256, n_embd=128, n_layer=4, n_head=8, **ends))

@@ -4,8 +4,8 @@
    most; for token detectors all that have triggers; for a domain the 100 that it drives furthest.
 2. On confirmation each candidate is tested against the floor; with several tests p is the largest.
 3. False discoveries are controlled over kinds and neurons together (`stats.family_q`).
-4. Candidates become rows, one for each test. Of all neurons there is one row per kind and test, `ceiling`: the largest effect
-   that any of them may have (upper bounds over all together), from which a "there is none" is decided.
+4. Candidates that twelve units can decide become rows, one for each test. Of all neurons there is one row per kind and test,
+   `ceiling`: the largest effect that any of them may have (upper bounds over all together), from which a "there is none" follows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -205,11 +205,13 @@ def _between(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], stratum
 
 
 def _rows(behaviour: str, one: Tested, q: Array) -> list[Finding]:
+    """Of candidates that there are units enough to decide: of most detectors of rare tokens nothing can be said."""
     rows = []
+    enough = np.all([numbers.n >= CONSTANTS.least_units for numbers in one.tests.values()], axis=0)
     for test, numbers in one.tests.items():
-        for i, (layer, neuron) in enumerate(one.places.tolist()):
+        for i in np.flatnonzero(enough).tolist():
+            layer, neuron = one.places[i].tolist()
             place = {"site": str(Site(layer=layer, neuron=neuron)), "layer": layer, "index": neuron}
-            few = "" if numbers.n[i] >= CONSTANTS.least_units else f"only {int(numbers.n[i])} units: not decided"
             rows.append(
                 Finding(
                     **_of(behaviour, test, one.floors[test]),
@@ -224,7 +226,7 @@ def _rows(behaviour: str, one: Tested, q: Array) -> list[Finding]:
                     mde=float(numbers.mde[i]),
                     q=float(q[i]),
                     rung=int(q[i] <= CONSTANTS.level),
-                    note=few or one.notes[i],
+                    note=one.notes[i],
                 )
             )
     return rows

@@ -1,0 +1,71 @@
+"""What claims about neurons' inputs read: labels, ceilings, and whether there can be dead neurons at all."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from innerworks.claims import LEDGER, Verdict, judge
+from innerworks.findings import Finding, frame
+
+
+def row(behaviour: str, measure: str, site: str = "L1N7", **changes: Any) -> Finding:
+    told: dict[str, Any] = dict(
+        chapter="neurons",
+        behaviour=behaviour,
+        site=site,
+        measure=measure,
+        material="text",
+        value=0.3,
+        unit="share of variance",
+        effect=0.3,
+        effect_low=0.25,
+        effect_high=0.35,
+        n=60,
+        df=50,
+        null=0.0,
+        null_kind="all other features",
+        floor=0.08,
+        p=1e-9,
+        mde=0.09,
+        q=1e-7,
+        rung=1,
+    )
+    return Finding(**{**told, **changes})
+
+
+def verdict(claim: str, *rows: Finding) -> Verdict:
+    return judge(LEDGER[claim], frame(rows))
+
+
+@pytest.mark.parametrize(
+    ("claim", "behaviour"),
+    [("F1", "position_neuron"), ("F10", "alphabet_neuron"), ("F11", "previous_token_neuron")],
+)
+def test_a_label_makes_a_claim_hold_and_a_wide_ceiling_leaves_it_open(claim: str, behaviour: str) -> None:
+    label = row(behaviour, "variance_explained")
+    ceiling = row(behaviour, "ceiling", "model", target="L0N0", effect_high=0.5, p=None, q=None, rung=0)
+    assert verdict(claim, label, ceiling).verdict == "holds"
+    found = verdict(claim, replace(label, rung=0, q=1.0), ceiling)
+    assert (found.verdict, found.evidence[0].answer) == ("not measured", "open")
+    assert "0.500 not excluded" in found.summary
+    assert verdict(claim).verdict == "not measured"
+
+
+def test_dead_neurons_are_asked_of_models_with_relu_only() -> None:
+    near = row("dead_neuron", "near_dead_share", "model", note="0 of 46,080: hardly write", p=None, q=None, rung=0)
+    found = verdict("F8", near)
+    assert found.verdict == "not applicable" and "0 of 46,080" in found.summary
+    dead = row("dead_neuron", "never_fires", unit="share of documents", floor=0.9, effect=1.0)
+    assert verdict("F8", dead).verdict == "holds"
+
+
+def test_detectors_need_to_lie_early_for_the_claim_to_hold_whole() -> None:
+    detector = row("token_detector", "on_triggers", effect=0.99, floor=0.95)
+    shape = {"site": "model", "floor": 0.5, "rung": 0, "q": None, "n": 40}
+    early = row("polysemantic_neuron", "early_share", **shape, effect=0.9, p=1e-5)
+    several = row("polysemantic_neuron", "several_tokens", **{**shape, "n": 2}, effect=0.95, p=None)
+    common = row("token_neuron", "variance_explained", effect=0.8, floor=0.66)
+    found = verdict("F7", detector, early, several, common)
+    assert [one.answer for one in found.evidence] == ["yes", "yes", "yes", "open"]
+    assert found.verdict == "holds in part" and found.evidence[-1].number == 0.95
