@@ -18,6 +18,7 @@ from innerworks.show.page import LEGEND, changed, labels_in_words, table_of
 from innerworks.show.tokens import visible
 from innerworks.sites import Site
 
+LEAST = 5e-4  # of the variance: less is nothing
 NOTHING = {
     "looks": "It came near to no kind, so that none was tested.",
     "writes": "What it writes was not tested for a kind.",
@@ -59,7 +60,9 @@ def _beside(question: str, page: NeuronPage) -> list[RenderableType]:
 
 
 def _explained(page: NeuronPage) -> list[Text]:
-    shares = [f"{FAMILIES.get(name, name)} {numbers.number(100 * share, 1)} %" for name, share in page.explained]
+    shares = [
+        f"{FAMILIES.get(name, name)} {numbers.number(100 * share, 1)} %" for name, share in page.explained if share >= LEAST
+    ]
     return [Text(f"  of its variance, beyond all else: {', '.join(shares)}", style="dim")] if shares else []
 
 

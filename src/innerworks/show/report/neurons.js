@@ -178,7 +178,7 @@ function numbersOf(me) {
     place.append(
       made("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [made("dt", {}, name), made("dd", {}, value)])),
       made("h3", {}, "Of its variance, beyond all else"),
-      made("ul", { class: "shares" }, ...shares.map(([share, family]) => made("li", {}, made("span", {}, family), made("span", { class: "number" }, percent(share)), made("i", { style: `width: ${Math.max(0, share / 10)}%` })))),
+      made("ul", { class: "shares" }, ...shares.map(([share, family]) => made("li", {}, made("span", {}, family), made("span", { class: "number" }, share > 0 ? percent(share) : "none"), made("i", { style: `width: ${Math.max(0, share / 10)}%` })))),
     );
   });
   return place;
