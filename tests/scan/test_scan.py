@@ -195,8 +195,10 @@ def test_a_scan_interrupted_while_reading_and_while_ablating_goes_on_to_the_same
     third: list[Any] = []
     resumed = scan(out, resume=True, progress=third.append)
     assert_equal(resumed, atlas)
-    ablated = [step.done for step in third]
-    assert batches >= 4 and {step.stage for step in third} == {"ablations"} and ablated[0] > 1  # nothing was done twice
+    ablated = [step.done for step in third if step.stage == "ablations"]
+    names = [study.name for study in studies()]
+    assert not {step.stage for step in third} & {"reading", *names[: names.index("ablations")]}  # nothing was done twice
+    assert batches >= 4 and ablated[0] > 1
     assert not (out / schema.PARTIAL).exists()
 
 
