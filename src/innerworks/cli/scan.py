@@ -30,7 +30,7 @@ def scan(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Scan a model: type its attention heads, test them by ablation, write an atlas and a report.
+    """Scan a model: type its attention heads and feed-forward neurons, test them by ablation, write an atlas and a report.
 
     Without MODEL, the default specimen is fetched (93 MB, once) and scanned. An interrupted scan goes on with --resume.
 

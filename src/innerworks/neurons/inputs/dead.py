@@ -1,10 +1,11 @@
 """Which neurons never fire?
 
-1. Where no activation of any neuron is ever below zero (ReLU), a neuron is *dead* if it is exactly zero at every token of the
-   text: on discovery for a candidate, on confirmation for a label. That it never fired in n documents shows that it fires in less
-   than one in ten of them with `p = .9 ** n` (Voita et al. 2023, arXiv:2309.04827).
-2. Elsewhere exact zeros do not happen, and the question does not apply. There the *near-dead* are counted: neurons whose largest
-   write over the text, `max |a| * |w_out|`, is below a thousandth of the median norm of the stream behind their layer.
+1. A neuron is *dead* if it is exactly zero at every token of the text: on discovery for a candidate, on confirmation for a label.
+   That it never fired in n documents shows that it fires in less than one in ten of them with `p = .9 ** n` (Voita et al. 2023,
+   arXiv:2309.04827).
+2. Where activations fall below zero (no plain ReLU) and none is exactly zero all along (as in gated ReLU), the question does not
+   apply. There the *near-dead* are counted: neurons whose largest write over the text, `max |a| * |w_out|`, is below a thousandth
+   of the median norm of the stream behind their layer.
 
 Dead is a word about a text: how many of them fire on random tokens is said beside it. Norms behind the feed-forward (Gemma 2) are
 not applied to what is written.
@@ -35,12 +36,11 @@ class Dying:
 
 
 def candidates(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Dying | None:
-    """None where activations can be negative."""
-    peak = arrays["peak"]
-    if (peak[:, 1] < 0).any():
-        return None
-    there = arrays["there"][:, None]
+    """None where activations can be negative, and no neuron is exactly zero."""
+    peak, there = arrays["peak"], arrays["there"][:, None]
     places = np.argwhere((peak[0] == 0).all(axis=0) & there)
+    if (peak[:, 1] < 0).any() and not len(places):
+        return None
     n = int(sum(about["documents"][1]))
     still = (peak[1][(slice(None), *places.T)] == 0).all(axis=0)
     return Dying(places=places, p=np.where(still & (n >= CONSTANTS.least_units), DEAD**n, 1.0), n=n)

@@ -21,6 +21,7 @@ from innerworks.neurons.outputs.unembedding import Unembedding
 from innerworks.stats import Array
 
 SCORES = ("hidden", "cosine")
+SPEECHLESS = 1e-4  # of what a write of its size usually does to logits: below, it is rounding
 DRAWS_PER_NEURON = 20 * len(SCORES)  # a lone neuron must be able to pass false-discovery control
 
 
@@ -57,7 +58,9 @@ def _scores(
     toward: Float[Tensor, " d_model"],
 ) -> dict[str, Float[Tensor, "*some"]]:
     size = written.norm(dim=-1).clamp(min=1e-12)
-    moved = ((written @ gram) * written).sum(dim=-1).clamp(min=1e-24).sqrt()
+    moved = ((written @ gram) * written).sum(dim=-1).clamp(min=0).sqrt()
+    usual = size * gram.trace().sqrt() / len(gram) ** 0.5
+    moved = torch.where(moved > SPEECHLESS * usual, moved, torch.inf)  # logits that do not move follow nothing
     return {"hidden": (written @ hidden.mT).norm(dim=-1) / size, "cosine": (written @ toward).abs() / moved}
 
 
