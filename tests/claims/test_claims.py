@@ -50,8 +50,8 @@ class TestSomeExist:
         assert ask(some("x", "induction"), *NOTHING).answer == "no"
 
     def test_without_a_phantom_that_is_found_there_is_no_no(self):
-        unplanted = [row(f"L0H{head}", behaviour="subword_joiner") for head in range(8)]
-        assert ask(some("x", "subword_joiner"), *unplanted).answer == "open"
+        unplanted = [row(f"L0H{head}", behaviour="unheard_of") for head in range(8)]
+        assert ask(some("x", "unheard_of"), *unplanted).answer == "open"
 
     def test_a_wide_interval_is_open_and_says_how_far(self):
         wide = row("L2H2", effect=0.01, effect_low=-0.04, effect_high=0.06)

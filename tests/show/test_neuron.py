@@ -29,7 +29,7 @@ def test_a_page_has_labels_scores_numbers_and_contexts(neuron_atlas: Atlas):
         == "Tells where in the text a token stands, whatever the text says: strongest within the first 16 tokens (necessary)"
     )
     assert [one.material for one in found.scores["looks"]][:2] == ["text", "random"]
-    assert [one.measure for one in found.scores["breaks"]] == ["harm"]
+    assert [one.measure for one in found.scores["breaks"]] == ["harm", "group_harm"]
     assert found.explained[0][0] == "position" and found.explained[0][1] == pytest.approx(0.6)
     assert found.numbers["largest"] == pytest.approx(42.0) and 0 < found.numbers["active"] < 1
     assert found.example is not None and found.example.contexts[0].tokens[2] == " the"
@@ -99,6 +99,6 @@ def test_an_atlas_without_neurons_says_so(atlas: Atlas):
 def test_the_summary_tells_of_neurons_beside_heads(neuron_atlas: Atlas, atlas: Atlas):
     text = printed(page.summary(neuron_atlas))
     assert "Of 12 attention heads" in text
-    assert "neurons, 2 are of a known kind; of 1 ablated, 1 is shown to be necessary." in text
+    assert "neurons, 3 are of a known kind; of 1 ablated, 1 is shown to be necessary." in text
     assert "on real text none has more than 0.030 share of variance (floor 0.05)" in " ".join(text.split())
     assert "neuron" not in printed(page.summary(atlas))
