@@ -19,7 +19,7 @@ def bins(
     """The bin of each activation: 0 holds the lowest."""
     positive = activations > 0
     limit = torch.where(positive, high, low).abs().clamp(min=1e-30)
-    place = (SIDE * (activations.abs() / limit).sqrt()).long().clamp(max=SIDE - 1)
+    place = (SIDE * (activations.abs() / limit).sqrt()).long().clamp(0, SIDE - 1)  # NaN, for which a pass is stopped, becomes < 0
     return torch.where(positive, SIDE + place, SIDE - 1 - place)
 
 

@@ -31,7 +31,7 @@ from innerworks.neurons.outputs.unembedding import real_tokens
 from innerworks.neurons.outputs.weigh import weigh
 from innerworks.stats import CONSTANTS, Half
 from innerworks.text import TextBatch
-from innerworks.text.openings import documents
+from innerworks.text.openings import LEAST_TOKENS, documents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,8 @@ class Outputs:
         effort, reference = EFFORTS[given.depth], neuron_reference(given.model, given.states[NeuronMeans.name], "text")
         of = frequencies(given)
         discovery, confirmation = (documents(given.reading, half, tokens=effort.tokens) for half in HALVES)
+        if not discovery or not confirmation:
+            return Kept(about={"not measured": f"a half has no document of {LEAST_TOKENS} tokens or more"})
         kept = _screen(given, effort, discovery, reference, of)
         kept = _ablate(given, effort, confirmation, kept, reference, of)
         return _with_controls(given, effort, confirmation, kept, reference, of)

@@ -30,7 +30,8 @@ from innerworks.neurons.outputs.firing import fired
 from innerworks.neurons.outputs.moments import MOMENTS, moments, outstanding
 from innerworks.neurons.outputs.study import refusal
 from innerworks.neurons.outputs.unembedding import Unembedding
-from innerworks.text.openings import documents
+from innerworks.text import TextBatch
+from innerworks.text.openings import LEAST_TOKENS, documents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,11 @@ class Vocabulary:
         if reason is not None:
             return Kept(about={"not measured": reason})
         effort, seen = EFFORTS[given.depth], Unembedding.of(given.model)
-        neurons = _sample(given, effort)
-        kept = _weigh(given, effort, seen, neurons)
-        kept = _read(given, effort, seen, kept)
+        batches = documents(given.reading, "confirmation", tokens=effort.tokens)
+        if not batches:
+            return Kept(about={"not measured": f"the confirmation half has no document of {LEAST_TOKENS} tokens or more"})
+        kept = _weigh(given, effort, seen, _sample(given, effort))
+        kept = _read(given, batches, seen, kept)
         return _named(given, kept)
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
@@ -117,7 +120,7 @@ def _weigh(given: Given, effort: Effort, seen: Unembedding, neurons: Int[np.ndar
     return Kept(arrays=arrays, about={"weighed": how, "tokens": effort.tokens})
 
 
-def _read(given: Given, effort: Effort, seen: Unembedding, kept: Kept) -> Kept:
+def _read(given: Given, batches: Sequence[TextBatch], seen: Unembedding, kept: Kept) -> Kept:
     """What candidates move per unit of activation, and how much of it they add where they fire."""
     heavy, dividing = vocabulary_decide.candidates(kept)
     neurons, spread = kept.arrays["neurons"], seen.gram().float() / seen.tokens
@@ -126,7 +129,6 @@ def _read(given: Given, effort: Effort, seen: Unembedding, kept: Kept) -> Kept:
     writes = _written(given.model, seen, neurons[dividing])
     apart = ((writes @ spread) * writes).sum(dim=-1).clamp(min=0).sqrt().numpy(force=True)
     reference = neuron_reference(given.model, given.states[NeuronMeans.name], "text")
-    batches = documents(given.reading, "confirmation", tokens=effort.tokens)
     count = Tally(says=lambda done, of: given.step(done, of, "batches read"), total=len(batches))
     chosen = np.concatenate([heavy, dividing])
     found = fired(given.model, batches, reference, neurons[chosen], step=count)
