@@ -208,7 +208,7 @@ def test_a_scan_says_the_names_of_its_folder_and_its_model_letter_for_letter(
     model, folder = tmp_path / "m[v2]", tmp_path / "a[bold]"
     shutil.copytree(phantom / "model", model)
     done = command("scan", model, "-o", folder, *text(phantom), "--depth", "quick")
-    assert f"Atlas:    {folder}\n" in done.out and f"One head: innerworks show {folder} L10H7\n" in done.out
+    assert f"Atlas:    {folder}\n" in done.out and f"One part: innerworks show {folder} L" in done.out
     assert "m[v2], " in done.err  # the plan
     plan = command("scan", model, "-o", folder, *text(phantom), "--plan")
     assert plan.out.startswith("m[v2], ")

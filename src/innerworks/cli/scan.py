@@ -88,5 +88,5 @@ def scan(
     output.print(summary(atlas))
     typer.echo(
         f"\nAtlas:    {folder}\nReport:   {folder / 'report.html'}  (open it in any browser)\n"
-        f"One head: innerworks show {folder} L10H7"
+        f"One part: innerworks show {folder} {atlas.labels['site'][0] if len(atlas.labels) else 'L0H0'}"
     )

@@ -36,7 +36,7 @@ def summary(atlas: Atlas) -> RenderableType:
     """What was found: the headline, and the number of labels by behaviour and rung, with the strongest heads."""
     found = verdicts.verdicts(atlas.findings)
     of_neurons = verdicts.verdicts(atlas.findings, "neurons")
-    parts = _found(verdicts.headline(found), found, facts(atlas.findings))
+    parts = _found(verdicts.headline(found), found, facts(atlas.findings)) if found else []
     if of_neurons:
         said = verdicts.headline_of_neurons(of_neurons, atlas.neurons.height)
         parts += [Text(), *_found(said, of_neurons, facts(atlas.findings, "neurons"))]
@@ -136,7 +136,7 @@ def table_of(scores: Sequence[Score], labels: Sequence[Head]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     titles = ("", "measured", "on", "score", "null", "effect [95 %]", "floor", "q", "n")
     for i, title in enumerate(titles):
-        table.add_column(title, justify="left" if i < 3 else "right", no_wrap=i >= 3, min_width=18 if i == 1 else None)
+        table.add_column(title, justify="left" if i < 3 else "right", no_wrap=i >= 3 and i != 5, min_width=15 if i == 1 else None)
     rungs = {head.behaviour: head.rung for head in labels}
     for score in scores:
         unit = "" if score.unit in ("probability", "") else f" {score.unit}"
