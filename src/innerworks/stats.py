@@ -254,6 +254,14 @@ def necessity(
     )
 
 
+def harm_alone(harm: Array, strata: Sequence[str], *, floor: float = CONSTANTS.harm_floor) -> Necessity:
+    """What is known of a harm `[unit]` without controls: its size, and whether it exceeds the floor (`p_units`)."""
+    own = estimate(harm, strata)
+    low, high, mde, p = (float(x) for x in (own.low, own.high, own.mde(floor), own.p_above(floor)))
+    sizes = {"harm": float(own.mean), "excess": float(own.mean), "excess_low": low, "excess_high": high, "control": 0.0}
+    return Necessity(**sizes, n=own.n, df=own.df, mde=mde, p_units=p, p_controls=1.0, above_all=False)
+
+
 # --- rung 3: selective -------------------------------------------------------------------------------------------
 
 

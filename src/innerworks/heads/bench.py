@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from innerworks.heads.ablation import Heads, Rotated
 from innerworks.heads.harms import Harm, Head, material_of, metric_of
-from innerworks.stats import CONSTANTS, Array, Necessity, Selectivity, collateral_limit, estimate, necessity, selectivity
+from innerworks.stats import Array, Necessity, Selectivity, collateral_limit, harm_alone, necessity, selectivity
 
 Without = Callable[[Iterable[Head | Rotated], str], Array]  # (heads ablated, metric) -> the metric per unit
 Pair = tuple[Heads, Heads]  # harm is what the first ablation costs more than the second
@@ -49,10 +49,7 @@ class Bench:
         """What is known of a harm that is not compared with controls: its size, and whether it exceeds the floor (`p_units`)."""
         mine = self.harm(pair, harm.metric)
         units, strata = self.measured(mine, harm.metric)
-        own, floor = estimate(mine[units], strata), CONSTANTS.harm_floor
-        low, high, mde, p = (float(x) for x in (own.low, own.high, own.mde(floor), own.p_above(floor)))
-        sizes = {"harm": float(own.mean), "excess": float(own.mean), "excess_low": low, "excess_high": high, "control": 0.0}
-        return Necessity(**sizes, n=own.n, df=own.df, mde=mde, p_units=p, p_controls=1.0, above_all=False)
+        return harm_alone(mine[units], strata)
 
     def rival(self, pair: Pair, controls: Sequence[Pair], harm: Harm) -> Pair | None:
         """The first control that harms as much; none of those after it is looked at."""

@@ -17,7 +17,7 @@ from innerworks.model import Mean, Model, Run, ablate
 from innerworks.model.harms import Metric, Way, changes
 from innerworks.model.matched import Place, how_alike, nearest
 from innerworks.sites import Site
-from innerworks.stats import CONSTANTS, Array, Necessity, estimate, necessity
+from innerworks.stats import CONSTANTS, Array, Necessity, estimate, harm_alone, necessity
 from innerworks.text import TextBatch
 
 Neuron = Place
@@ -82,10 +82,7 @@ def decided(one: Tried, strata: Sequence[str], *, floor: float = CONSTANTS.harm_
     """Test a harm against its controls; without them, it is only said how large it is, and p is 1."""
     if one.by_control is not None:
         return necessity(one.harm, one.by_control, strata, floor=floor)
-    own = estimate(one.harm, strata)
-    low, high, mde, p = (float(x) for x in (own.low, own.high, own.mde(floor), own.p_above(floor)))
-    sizes = {"harm": float(own.mean), "excess": float(own.mean), "excess_low": low, "excess_high": high, "control": 0.0}
-    return Necessity(**sizes, n=own.n, df=own.df, mde=mde, p_units=p, p_controls=1.0, above_all=False)
+    return harm_alone(one.harm, strata, floor=floor)
 
 
 def note_of(one: Tried, removed: Float[np.ndarray, "layer neuron"]) -> str:

@@ -21,6 +21,7 @@ from innerworks.model.matched import Place, nearest
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
 from innerworks.model.tally import Tally
+from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, NeuronReference, neuron_reference
 from innerworks.neurons.outputs import decide
 from innerworks.neurons.outputs.effects import Frequencies, effects
@@ -88,9 +89,8 @@ def last_layers(model: Model) -> list[int]:
 
 def refusal(model: Model) -> str | None:
     """Why a model cannot be asked, or None where it can."""
-    lacking = next((reason for layer in last_layers(model) if (reason := model.lacks("neurons", layer)) is not None), None)
-    if lacking is not None:
-        return f"the last layers have no plain neurons: {lacking}"
+    if lacking(model, last_layers(model)):
+        return lacking(model, last_layers(model))
     if not model.anatomy.sums:
         return "its stream is normed after each addition: what a neuron writes is no part of the final stream"
     if model.weights.unreadable is not None:

@@ -24,6 +24,7 @@ from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
 from innerworks.model.tally import Tally
+from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, neuron_reference
 from innerworks.neurons.outputs import vocabulary_decide
 from innerworks.neurons.outputs.firing import fired
@@ -84,10 +85,8 @@ class Vocabulary:
 
 def unasked(model: Model) -> str | None:
     """Why a model cannot be asked, or None where it can."""
-    layers = range(model.anatomy.layers)
-    lacking = next((reason for layer in layers if (reason := model.lacks("neurons", layer)) is not None), None)
-    if lacking is not None:
-        return f"not every layer has neurons: {lacking}"
+    if lacking(model):
+        return lacking(model)
     return "a norm behind the feed-forward rescales what neurons write" if model.adapter.post_norms else refusal(model)
 
 
