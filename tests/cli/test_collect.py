@@ -1,46 +1,20 @@
 """`innerworks collect` as people use it: model and sites told apart, exit codes, how to go on."""
 
+import functools
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from typer.testing import CliRunner
 
 import innerworks as iw
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="module")
-def command() -> Iterator[Callable[..., Done]]:
-    """`command("L1.z", "-o", folder)`: `innerworks collect` in this process; a failure's line as `main.run` would print it."""
-    from innerworks.cli import screen
-    from innerworks.cli.main import app
-    from innerworks.errors import InnerworksError, UsageError
-
-    threads, consoles = torch.get_num_threads(), (screen.errors, screen.output)
-    torch.set_num_threads(1)
-
-    def call(*arguments: Any) -> Done:
-        screen.errors, screen.output = screen.console(stderr=True), screen.console()
-        done = CliRunner().invoke(app, ["collect", *map(str, arguments)])
-        if isinstance(done.exception, InnerworksError):
-            return Done(2 if isinstance(done.exception, UsageError) else 1, done.stdout, f"{done.exception}")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return Done(done.exit_code, done.stdout, done.stderr)
-
-    yield call
-    screen.errors, screen.output = consoles
-    torch.set_num_threads(threads)
+def command(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """`innerworks collect` with these arguments."""
+    return functools.partial(verb, "collect")
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +32,13 @@ def text(here: Path) -> tuple[str, str]:
     return "--corpus", f"file:{here / 'text.jsonl'}"
 
 
-def test_help_teaches_with_examples(command: Callable[..., Done]) -> None:
+def test_help_teaches_with_examples(command: Callable[..., Any]) -> None:
     done = command("--help")
     assert done.code == 0 and "[MODEL] [SITE]..." in done.out and "innerworks collect L12.resid_post -o acts" in done.out
     assert "Activations.open" in done.out and "--positions" in done.out
 
 
-def test_a_collection_is_written_and_said(command: Callable[..., Done], here: Path) -> None:
+def test_a_collection_is_written_and_said(command: Callable[..., Any], here: Path) -> None:
     done = command(here / "model", "L1.resid_post", "L*.mlp_out", "-o", here / "a", *text(here))
     assert done.code == 0, done.err
     assert "356 rows of 8 documents" in done.out and "L1.resid_post" in done.out and "collecting: 356 / 356 tokens" in done.err
@@ -75,7 +49,7 @@ def test_a_collection_is_written_and_said(command: Callable[..., Done], here: Pa
     assert said["rows"] == 356 and said["sites"]["L1.resid_post"] == [356, 32] and "collecting" not in again.err
 
 
-def test_options_reach_the_collection(command: Callable[..., Done], here: Path) -> None:
+def test_options_reach_the_collection(command: Callable[..., Any], here: Path) -> None:
     options = (
         "--window",
         "16",
@@ -131,7 +105,7 @@ def test_without_a_model_the_first_word_is_a_site() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_mistake_is_an_exit_code_and_writes_nothing(
-    arguments: tuple[str, ...], code: int, says: str, command: Callable[..., Done], here: Path, tmp_path: Path
+    arguments: tuple[str, ...], code: int, says: str, command: Callable[..., Any], here: Path, tmp_path: Path
 ) -> None:
     words = [word.format(model=here / "model") for word in arguments]
     done = command(*words, "-o", tmp_path / "c", *text(here))
@@ -139,7 +113,7 @@ def test_a_mistake_is_an_exit_code_and_writes_nothing(
     assert not (tmp_path / "c").exists()
 
 
-def test_a_folder_with_another_collection_is_a_failure(command: Callable[..., Done], here: Path, tmp_path: Path) -> None:
+def test_a_folder_with_another_collection_is_a_failure(command: Callable[..., Any], here: Path, tmp_path: Path) -> None:
     assert command(here / "model", "L1.z", "-o", tmp_path / "c", *text(here)).code == 0
     done = command(here / "model", "L2.z", "-o", tmp_path / "c", *text(here))
     assert done.code == 1 and "sites: L1.z there, L2.z now" in done.err
@@ -147,7 +121,7 @@ def test_a_folder_with_another_collection_is_a_failure(command: Callable[..., Do
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
-    command: Callable[..., Done], here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., Any], here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from innerworks.model.collect.writing import Collecting
 

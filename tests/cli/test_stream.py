@@ -1,46 +1,20 @@
 """`innerworks stream` as people use it: what is a model and what a prompt, Ctrl-C, machines, and the comparison."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from typer.testing import CliRunner
 
 from innerworks.heads import streaming
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="module")
-def command() -> Iterator[Callable[..., Done]]:
-    """`command(folder, "the cat")`: `innerworks stream` in this process; a failure's line as `main.run` would print it."""
-    from innerworks.cli import screen
-    from innerworks.cli.main import app
-    from innerworks.errors import InnerworksError, UsageError
-
-    threads, consoles = torch.get_num_threads(), (screen.errors, screen.output)
-    torch.set_num_threads(1)
-
-    def call(*arguments: Any) -> Done:
-        screen.errors, screen.output = screen.console(stderr=True), screen.console(width=120)
-        done = CliRunner().invoke(app, ["stream", *map(str, arguments)])
-        if isinstance(done.exception, InnerworksError):
-            return Done(2 if isinstance(done.exception, UsageError) else 1, done.stdout, f"{done.exception}")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return Done(done.exit_code, done.stdout, done.stderr)
-
-    yield call
-    screen.errors, screen.output = consoles
-    torch.set_num_threads(threads)
+def command(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """`innerworks stream` with these arguments."""
+    return functools.partial(verb, "stream")
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +29,20 @@ def here(tiny_hf: Callable[..., Any], tiny_tokenizer: Any, tmp_path_factory: pyt
     return folder
 
 
-def test_help_teaches_with_examples(command: Callable[..., Done]) -> None:
+def test_help_teaches_with_examples(command: Callable[..., Any]) -> None:
     done = command("--help")
     assert done.code == 0 and 'innerworks stream "Once upon a time"' in done.out and "innerworks stream --compare" in done.out
     assert "--sinks" in done.out and "forgotten" in done.out
 
 
-def test_tokens_come_after_the_prompt(command: Callable[..., Done], here: Path) -> None:
+def test_tokens_come_after_the_prompt(command: Callable[..., Any], here: Path) -> None:
     done = command(here / "model", "the cat sat", "--window", 12, "--tokens", 30)
     assert done.code == 0 and done.out.startswith("the cat sat ") and len(done.out.split()) == 33
     assert "done: 30 tokens" in done.err and "kept 4 first and 12 latest" in done.err
     assert done.out == command(here / "model", "the cat sat", "--window", 12, "--tokens", 30).out
 
 
-def test_a_line_of_json_per_token(command: Callable[..., Done], here: Path) -> None:
+def test_a_line_of_json_per_token(command: Callable[..., Any], here: Path) -> None:
     options = ("--window", 12, "--tokens", 5, "--temperature", 1.0, "--json")
     rows = [json.loads(line) for line in command(here / "model", "the cat", *options, "--seed", 1).out.splitlines()]
     assert [row["position"] for row in rows] == [2, 3, 4, 5, 6] and set(rows[0]) == {"id", "position", "text", "log_probability"}
@@ -76,7 +50,7 @@ def test_a_line_of_json_per_token(command: Callable[..., Done], here: Path) -> N
     assert [row["id"] for row in rows] != [row["id"] for row in others]
 
 
-def test_control_c_is_how_it_ends(command: Callable[..., Done], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_c_is_how_it_ends(command: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: Any, **options: Any) -> Iterator[streaming.Token]:
         assert options["max_new_tokens"] is None
         yield streaming.Token(id=1, position=2, text=" dog", log_probability=-1.0)
@@ -87,7 +61,7 @@ def test_control_c_is_how_it_ends(command: Callable[..., Done], here: Path, monk
     assert (done.code, done.out) == (0, "the cat dog\n") and "interrupted: 1 tokens" in done.err
 
 
-def test_what_is_asked_must_make_sense(command: Callable[..., Done], here: Path) -> None:
+def test_what_is_asked_must_make_sense(command: Callable[..., Any], here: Path) -> None:
     for arguments, says in (
         ((), "got 0 words"),
         (("a", "b", "c"), "one prompt in quotes; got 3 words"),
@@ -100,12 +74,12 @@ def test_what_is_asked_must_make_sense(command: Callable[..., Done], here: Path)
         assert done.code == 2 and says in done.err, done
 
 
-def test_a_family_that_cannot_is_refused(command: Callable[..., Done], here: Path) -> None:
+def test_a_family_that_cannot_is_refused(command: Callable[..., Any], here: Path) -> None:
     done = command(here / "gpt2", "the cat", "--window", 12)
     assert done.code == 1 and "cached tokens cannot be moved" in done.err
 
 
-def test_the_ways_are_compared(command: Callable[..., Done], here: Path) -> None:
+def test_the_ways_are_compared(command: Callable[..., Any], here: Path) -> None:
     options = ("--compare", "--window", 20, "--corpus", f"file:{here / 'text.jsonl'}", "--limit", 6)
     done = command(here / "model", *options)
     assert done.code == 0, done.err
@@ -118,7 +92,7 @@ def test_the_ways_are_compared(command: Callable[..., Done], here: Path) -> None
 
 
 def test_an_interrupted_comparison_decides_nothing(
-    command: Callable[..., Done], here: Path, monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt

@@ -1,47 +1,21 @@
 """`innerworks universal` as people use it: the table and the verdict, machines, the folder it writes, and what is refused."""
 
+import functools
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import torch
-from typer.testing import CliRunner
 
 from innerworks.findings import COLUMNS
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="module")
-def command() -> Iterator[Callable[..., Done]]:
-    """`command(a, b)`: `innerworks universal` in this process; a failure's line as `main.run` would print it."""
-    from innerworks.cli import screen
-    from innerworks.cli.main import app
-    from innerworks.errors import InnerworksError, UsageError
-
-    threads, consoles = torch.get_num_threads(), (screen.errors, screen.output)
-    torch.set_num_threads(1)
-
-    def call(*arguments: Any) -> Done:
-        screen.errors, screen.output = screen.console(stderr=True, width=120), screen.console(width=120)
-        done = CliRunner().invoke(app, ["universal", *map(str, arguments)])
-        if isinstance(done.exception, InnerworksError):
-            return Done(2 if isinstance(done.exception, UsageError) else 1, done.stdout, f"{done.exception}")
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return Done(done.exit_code, done.stdout, done.stderr)
-
-    yield call
-    screen.errors, screen.output = consoles
-    torch.set_num_threads(threads)
+def command(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """`innerworks universal` with these arguments."""
+    return functools.partial(verb, "universal")
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +30,13 @@ def here(tiny_hf: Callable[..., Any], tiny_tokenizer: Any, tmp_path_factory: pyt
     return folder
 
 
-def test_help_teaches_with_examples(command: Callable[..., Done]) -> None:
+def test_help_teaches_with_examples(command: Callable[..., Any]) -> None:
     done = command("--help")
     assert done.code == 0 and "innerworks universal ./seed-0 ./seed-1" in done.out and "random basis" in done.out
     assert "neurons.parquet" in done.out
 
 
-def test_a_table_by_layer_and_what_it_comes_to(command: Callable[..., Done], here: Path) -> None:
+def test_a_table_by_layer_and_what_it_comes_to(command: Callable[..., Any], here: Path) -> None:
     done = command(here / "a", here / "b", "--corpus", f"file:{here / 'text.jsonl'}", "--tokens", 2000)
     assert done.code == 0, done.err
     assert "144 neurons of" in done.err and "about 1 min here" in done.err
@@ -73,7 +47,7 @@ def test_a_table_by_layer_and_what_it_comes_to(command: Callable[..., Done], her
     assert "0.0% of the neurons are shown to be universal" in done.out and "F9" in done.out and "does not hold" in done.out
 
 
-def test_a_folder_and_machines(command: Callable[..., Done], here: Path) -> None:
+def test_a_folder_and_machines(command: Callable[..., Any], here: Path) -> None:
     options = ("--corpus", f"file:{here / 'text.jsonl'}", "--tokens", 2000, "--json", "-o", here / "found")
     done = command(here / "a", here / "a", *options)
     said, kept = json.loads(done.out), json.loads((here / "found" / "result.json").read_text())
@@ -88,7 +62,7 @@ def test_a_folder_and_machines(command: Callable[..., Done], here: Path) -> None
     assert sorted(path.name for path in here.iterdir()) == ["a", "b", "experts", "found", "text.jsonl"]
 
 
-def test_what_cannot_be_is_refused_in_one_line(command: Callable[..., Done], here: Path) -> None:
+def test_what_cannot_be_is_refused_in_one_line(command: Callable[..., Any], here: Path) -> None:
     text = f"file:{here / 'text.jsonl'}"
     for arguments, code, says in (
         ((here / "a",), 2, "Missing argument 'B'"),
@@ -101,7 +75,7 @@ def test_what_cannot_be_is_refused_in_one_line(command: Callable[..., Done], her
         assert done.code == code and says in done.err, done
 
 
-def test_an_interruption_decides_nothing(command: Callable[..., Done], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_decides_nothing(command: Callable[..., Any], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import innerworks.neurons.universal as chapter
 
     def interrupted(*arguments: Any, **options: Any) -> None:

@@ -15,13 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from innerworks.atlas import Context, NeuronExample
 from innerworks.findings import Finding
 from innerworks.model import Model
-from innerworks.model.weights import before
+from innerworks.neurons.outputs.unembedding import Unembedding
 from innerworks.sites import Site
 from innerworks.text import Reading
 from innerworks.text.reading import Window
@@ -119,21 +118,13 @@ def _written(model: Model, neurons: Sequence[Neuron], sides: Sequence[int]) -> l
     rows = torch.stack([model.weights.W_out(layer, fold=True)[index].float() for layer, index in neurons])
     rows = rows * torch.tensor(sides, device=rows.device)[:, None]
     found = []
+    columns = torch.cat([some for _, some in Unembedding.of(model).blocks()])  # less what is added to all logits alike
     for part in rows.split(NEURONS_AT_ONCE):
-        logits = _logits(model, part)
+        logits = part @ columns.mT
         most, least = (logits.topk(min(WRITTEN, logits.shape[1]), largest=largest) for largest in (True, False))
         for row in range(len(part)):
             found.append(tuple(_words(model, one.indices[row], one.values[row]) for one in (most, least)))
     return found
-
-
-def _logits(model: Model, written: Float[Tensor, "neuron d_model"]) -> Float[Tensor, "neuron token"]:
-    """What each adds to every logit, less what it adds to all alike; rows that only pad the vocabulary are left out."""
-    unembedding, norm = model.weights.W_U(), model.weights.final_norm
-    there = min(unembedding.shape[1], len(model.tokenizer))
-    parts = [written @ before(norm, part.mT).float().mT for part in unembedding[:, :there].split(TOKENS_AT_ONCE, dim=1)]
-    logits = torch.cat(parts, dim=1)
-    return logits - logits.mean(dim=1, keepdim=True)
 
 
 def _words(model: Model, tokens: Tensor, logits: Tensor) -> Changed:
