@@ -6,7 +6,9 @@ Intervals are over documents (or sequences), never tokens. A label is only ever 
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from innerworks.stats import CONSTANTS, Selectivity
 
 if TYPE_CHECKING:
     import polars
@@ -82,6 +84,30 @@ def frame(findings: Iterable[Finding]) -> "polars.DataFrame":
     schema = {name: getattr(pl, kind) for name, (kind, _) in COLUMNS.items()}
     rows = [asdict(finding) for finding in findings]
     return pl.DataFrame({name: [row[name] for row in rows] for name in COLUMNS}, schema=schema)
+
+
+def collateral(found: Selectivity, *, elsewhere: str, **place: Any) -> Finding:
+    """The row of rung 3: what an ablation harms elsewhere, against the limit of little harm; place holds the other columns."""
+    return Finding(
+        **{"unit": "nats", "ablation": "mean", **place},
+        measure="collateral",
+        value=found.ratio,
+        effect=found.elsewhere,
+        effect_low=found.elsewhere_low,
+        effect_high=found.elsewhere_high,
+        n=found.n,
+        null=found.limit,
+        null_kind="limit of little harm",
+        floor=CONSTANTS.selectivity_ratio,
+        p=None,
+        mde=None,
+        note=joined(
+            f"{found.verdict}: harm / harm elsewhere (at least {CONSTANTS.least_collateral}) "
+            f"{found.ratio:.1f} [{found.ratio_low:.1f}, {found.ratio_high:.1f}]",
+            f"upper 95 % bound {found.bound:.4f}",
+            f"metric: {elsewhere}",
+        ),
+    )
 
 
 def joined(*notes: str) -> str:

@@ -85,6 +85,10 @@ class Estimate:
         """Upper end of the 95 % interval."""
         return np.asarray(self.mean + stdtrit(self.df, 1 - CONSTANTS.level / 2) * self.se)
 
+    def bound(self, among: int = 1) -> Array:
+        """An upper bound at the 95 % level; of `among` such bounds all hold together, since each has its share of the level."""
+        return np.asarray(self.mean + stdtrit(self.df, 1 - CONSTANTS.level / among) * self.se)
+
     def p_above(self, floor: float) -> Array:
         """The p of "the effect is at most the floor", upper tail; 1 where the guards on n and on the sign fail."""
         p = upper_tail(self.mean - floor, self.se, self.df)
@@ -314,7 +318,7 @@ def selectivity(
         elsewhere=float(outside.mean),
         elsewhere_low=float(outside.low),
         elsewhere_high=float(outside.high),
-        bound=float(outside.mean + stdtrit(outside.df, 1 - c.level) * outside.se),
+        bound=float(outside.bound()),
         limit=collateral_limit(controls_elsewhere),
         ratio=float(harm.mean() / max(elsewhere.mean(), c.least_collateral)),
         ratio_low=ratio_low,

@@ -16,7 +16,7 @@ metric at a time, so nothing is run that no decision needs.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from innerworks.findings import Finding, joined
+from innerworks.findings import Finding, collateral, joined
 from innerworks.heads.bench import Bench
 from innerworks.heads.harms import harm_of, judged, material_of
 from innerworks.heads.labels import Key, Label, chosen, labels_of
@@ -52,7 +52,9 @@ def climb(findings: Sequence[Finding], bench: Bench, effort: Effort, seed: int) 
         if q > CONSTANTS.level:
             continue
         verdict = bench.selectivity(one.pair, one.control_pairs, one.harm, seed)
-        rows.append(_selectivity_row(one, verdict))
+        metric = one.harm.elsewhere
+        words = metric.replace("_", " ")
+        rows.append(collateral(verdict, elsewhere=words, material=material_of(metric), **one.label.place))
         rung = 3 if verdict.verdict == "pass" else 2
         says = joined("jointly" if one.group else "alone", "" if rung == 3 else _why_not(verdict))
         rungs[one.label.key] = max(rungs[one.label.key], (rung, says), key=lambda entry: entry[0])
@@ -129,31 +131,4 @@ def _necessity_row(
         q=q,
         ablation="mean",
         note=joined(one.harm.words, stopped or note, few),
-    )
-
-
-def _selectivity_row(one: Try, found: Selectivity) -> Finding:
-    bounds = f"{found.ratio:.1f} [{found.ratio_low:.1f}, {found.ratio_high:.1f}]"
-    metric = one.harm.elsewhere.replace("_", " ")
-    return Finding(
-        **one.label.place,
-        measure="collateral",
-        material=material_of(one.harm.elsewhere),
-        value=found.ratio,
-        unit="nats",
-        effect=found.elsewhere,
-        effect_low=found.elsewhere_low,
-        effect_high=found.elsewhere_high,
-        n=found.n,
-        null=found.limit,
-        null_kind="limit of little harm",
-        floor=CONSTANTS.selectivity_ratio,
-        p=None,
-        mde=None,
-        ablation="mean",
-        note=joined(
-            f"{found.verdict}: harm / harm elsewhere (at least {CONSTANTS.least_collateral}) {bounds}",
-            f"upper 95 % bound {found.bound:.4f}",
-            f"metric: {metric}",
-        ),
     )

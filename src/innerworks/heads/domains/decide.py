@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding, joined
+from innerworks.findings import Finding, collateral, joined
 from innerworks.heads.domains.contrast import FLOOR, Contrast, contrast, ratio_interval
 from innerworks.model.study import Kept, Units
 from innerworks.sites import head_site
@@ -187,20 +187,5 @@ def _selectivity(harms: Harms, one: Tested, kept: Kept) -> tuple[Finding, bool]:
     found = selectivity(
         harm[inside], strata[inside].tolist(), harm[~inside], strata[~inside].tolist(), np.zeros(1), kept.about["seed"]
     )
-    ratio = f"{found.ratio:.1f} [{found.ratio_low:.1f}, {found.ratio_high:.1f}]"
-    row = Finding(
-        **_place(one.domain, one.layer, one.head),
-        measure="collateral",
-        value=found.ratio,
-        effect=found.elsewhere,
-        effect_low=found.elsewhere_low,
-        effect_high=found.elsewhere_high,
-        n=found.n,
-        null=found.limit,
-        null_kind="limit of little harm",
-        floor=CONSTANTS.selectivity_ratio,
-        p=None,
-        mde=None,
-        note=f"{found.verdict}: harm / harm elsewhere {ratio}; upper 95 % bound {found.bound:.4f}; metric: loss of other domains",
-    )
+    row = collateral(found, elsewhere="loss of other domains", **_place(one.domain, one.layer, one.head))
     return row, found.verdict == "pass"

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
-from innerworks.findings import Finding, joined
+from innerworks.findings import Finding, collateral, joined
 from innerworks.model.study import Kept
 from innerworks.neurons.necessity import Neuron, Tried, decided, note_of, unpacked
 from innerworks.sites import Site
-from innerworks.stats import CONSTANTS, Estimate, Necessity, Selectivity, adjust, estimate, family_q, necessity, selectivity
+from innerworks.stats import CONSTANTS, Estimate, Necessity, adjust, estimate, family_q, necessity, selectivity
 
 BEHAVIOUR = "agreement"
 FLOOR = CONSTANTS.harm_floor  # logits
@@ -108,7 +107,7 @@ def _selective(kept: Kept, removals: Ablated) -> tuple[dict[Neuron, str], list[F
             where = kept.about["elsewhere"]
             found = selectivity(nats, kept.about["strata"], elsewhere, where, np.zeros(1), kept.about["seed"])
             verdicts[neuron] = found.verdict
-            rows.append(_collateral_row(neuron, found))
+            rows.append(collateral(found, elsewhere="loss of ordinary text", **_place(neuron)))
     return verdicts, rows
 
 
@@ -168,35 +167,12 @@ def _joint_row(kept: Kept, found: Necessity, q: float) -> Finding:
     return Finding(**_MODEL, **harm, measure="joint_harm", target=", ".join(members), note=note)
 
 
-def _collateral_row(neuron: Neuron, found: Selectivity) -> Finding:
-    ratio = f"{found.ratio:.1f} [{found.ratio_low:.1f}, {found.ratio_high:.1f}]"
-    return Finding(
-        **_place(neuron),
-        measure="collateral",
-        value=found.ratio,
-        unit="nats",
-        effect=found.elsewhere,
-        effect_low=found.elsewhere_low,
-        effect_high=found.elsewhere_high,
-        n=found.n,
-        null=found.limit,
-        null_kind="limit of little harm",
-        floor=CONSTANTS.selectivity_ratio,
-        p=None,
-        mde=None,
-        ablation="mean",
-        note=f"{found.verdict}: harm / harm elsewhere {ratio}; upper 95 % bound {found.bound:.4f}; metric: loss of ordinary text",
-    )
-
-
 def _ceiling_row(kept: Kept) -> Finding:
     """The largest contribution that is not excluded for some neuron of the model."""
     mean, se = (kept.arrays[name].astype(np.float64).ravel() for name in ("mean", "se"))
-    df = kept.about["df"]
-    bounds = mean + stdtrit(df, 1 - CONSTANTS.level / len(mean)) * se
+    found = Estimate(mean=mean, se=se, n=len(kept.about["strata"]), df=kept.about["df"], positive=mean)
+    bounds = found.bound(len(mean))
     at = int(bounds.argmax())
-    n = len(kept.about["strata"])
-    mde = Estimate(mean=mean, se=se, n=n, df=df, positive=mean).mde(FLOOR)
     return Finding(
         **_MODEL,
         measure="ceiling",
@@ -205,12 +181,12 @@ def _ceiling_row(kept: Kept) -> Finding:
         effect=float(mean[at]),
         effect_low=float(mean[at]),
         effect_high=float(bounds[at]),
-        n=n,
-        df=df,
+        n=found.n,
+        df=found.df,
         null=0.0,
         null_kind="its mean",
         floor=FLOOR,
         p=None,
-        mde=float(np.quantile(mde, 0.9)),
+        mde=float(np.quantile(found.mde(FLOOR), 0.9)),
         note=f"contribution: over all {len(mean)} neurons, each with its share of the level",
     )

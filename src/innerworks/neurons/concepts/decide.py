@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from innerworks.findings import Finding, joined
 from innerworks.model.study import Kept
@@ -102,7 +101,7 @@ def _ceilings(kept: Kept, names: Sequence[str]) -> list[Finding]:
         positive, units = _positive(kept, concept), _units(kept, concept)
         found = above_chance(kept.arrays[f"{concept}/best"].astype(np.float64), positive, units)
         chance = by_chance(int(positive.sum()), len(positive))
-        bound = float(found.mean + stdtrit(found.df, 1 - CONSTANTS.level / kept.about["responses"]) * found.se)
+        bound = float(found.bound(kept.about["responses"]))
         rows.append(
             Finding(
                 **{**_place(concept), **_numbers(found, FLOOR), "effect_high": min(bound, 1 - chance)},

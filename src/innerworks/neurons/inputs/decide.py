@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from scipy.special import stdtrit
 
 from innerworks.findings import Finding
 from innerworks.model.study import Kept
@@ -261,7 +260,7 @@ def _ceiling(behaviour: str, test: Test, floor: float, found: Estimate) -> Findi
     count = int(np.isfinite(found.mean).sum())
     if not count or found.n < 2:
         return None
-    bound = found.mean + stdtrit(found.df, 1 - CONSTANTS.level / count) * found.se
+    bound = found.bound(count)
     layer, neuron = (int(x) for x in np.unravel_index(int(np.nanargmax(bound)), bound.shape))
     effect = float(found.mean[layer, neuron])
     return Finding(

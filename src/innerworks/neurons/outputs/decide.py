@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import stdtrit
 
 from innerworks.findings import Finding, joined
 from innerworks.model.matched import Place, how_alike
@@ -253,7 +252,7 @@ def _ceiling(kind: Kind, kept: Kept, units: Units) -> Finding:
     guess = kept.arrays[f"screen/{kind.quantity}"].astype(np.float64)
     factor, said = _agreement(kind, kept)
     of = estimate(factor * guess.reshape(len(guess), -1), strata_of(kept, units, "discovery"))
-    high = of.mean + stdtrit(of.df, 1 - CONSTANTS.level / of.mean.size) * of.se
+    high = of.bound(of.mean.size)
     most = int(np.argmax(high))
     return Finding(
         chapter="neurons",
