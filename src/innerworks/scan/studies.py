@@ -1,9 +1,8 @@
 """The studies of a scan, in the order in which they see each other's findings; and how they are run, without a word about files.
 
 1. `studies()`: where heads look, which relations they follow, what they write and suppress, what is lost without them, which head
-   feeds which, which serve a domain; then what neurons respond to.
-   feeds which, which serve a domain; then which neurons tell a kind of text, and which are specific to a
-   concept.
+   feeds which, which serve a domain; then what neurons respond to, what they write, and which of them tell a kind of text, single
+   out a concept, or carry agreement and facts.
 2. `watch`: the union of their instruments, for one pass over the text.
 3. `decide`: what all of them come to, a function of what each has kept.
 """
