@@ -197,7 +197,21 @@ def test_units_come_from_confirmation_and_from_every_stratum_in_turn(tiny_model:
         assert {unit.material for unit in units} == {material} and len({unit.id for unit in units}) == count
     strata = list(chosen.strata["text"])
     assert strata.count("stratum 0") == strata.count("stratum 1") == 3
-    assert chosen.batches["text"].tokens.shape[1] == 16 and chosen.batches["random"].tokens.shape[1] == 30
+    assert chosen.batches["text"].tokens.shape[1] == 16
+
+
+def test_repeats_are_read_to_the_end_of_their_second_copy_and_the_shortest_are_taken(tiny_model: Any, make_reading: Any) -> None:
+    reading = make_reading(documents=40)
+    few, every = (
+        trial(tiny_model("gpt2"), reading, units={"random": count}, text_tokens=16, watchers=[]).batches["random"]
+        for count in (3, 10**6)
+    )
+    for batch in (few, every):
+        for tokens, mask in zip(batch.tokens, batch.mask, strict=True):
+            real = tokens[mask].tolist()
+            assert real[-1] in real[:-1]
+    lengths = sorted(every.mask.sum(dim=1).tolist())
+    assert sorted(few.mask.sum(dim=1).tolist()) == lengths[:3] and lengths[0] < lengths[-1]
 
 
 def test_only_units_with_rows_for_every_metric_are_chosen(tiny_model: Any, make_reading: Any) -> None:

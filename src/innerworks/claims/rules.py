@@ -199,7 +199,11 @@ def _absent(says: str, rows: "polars.DataFrame", phantom: bool) -> Evidence:
     if not reasons and phantom:
         return _evidence(says, "no", f"none: the largest effect is {best['effect']:.3f}, floor {best['floor']:g}", best, ())
     bound = max(reasons, default=float("nan"))
-    why = f"underpowered: effects up to {bound:.3f} not excluded" if reasons else "no phantom of this kind is found yet"
+    why = (
+        f"underpowered: effects up to {bound:.3f} not excluded"
+        if reasons
+        else "none found, but this kind's phantoms have not had their 60 draws"
+    )
     if bound == float("inf"):
         why = f"none found: the largest effect is {best['effect']:.3f}; how small a one would have been seen is not known"
     return _evidence(says, "open", why, best, ())
@@ -232,10 +236,14 @@ def _no_harm(says: str, labels: "polars.DataFrame", harms: "polars.DataFrame", p
     seen = labels.filter(pl.col("rung") >= 1)["site"].unique()
     if len(seen) == 0:
         absent = _absent(says, labels, phantom)
-        return absent if absent.answer == "no" else Evidence(clause=says, answer="open", says="no head to ablate was found")
+        return (
+            absent
+            if absent.answer == "no"
+            else Evidence(clause=says, answer="open", says=f"no {_noun(labels)} to ablate was found")
+        )
     tried, jointly = (harms.filter(pl.col("measure") == one) for one in ("harm", "joint_harm"))
     if tried.is_empty():
-        return Evidence(clause=says, answer="open", says="no head of this kind was ablated at this depth")
+        return Evidence(clause=says, answer="open", says=f"no {_noun(labels)} of this kind was ablated at this depth")
     best = tried.sort("effect", descending=True).row(0, named=True)
     bounds = [_excluded(harms.filter(pl.col("measure") == measure)) for measure in harms["measure"].unique()]
     excluded, bound = all(one for one, _ in bounds), max(bound for _, bound in bounds)
@@ -246,7 +254,7 @@ def _no_harm(says: str, labels: "polars.DataFrame", harms: "polars.DataFrame", p
         return _evidence(says, "no", f"none: the largest harm is {best['effect']:.3f}", best, ())
     tried_jointly = len(together & set(seen))
     few = "" if all_tried else f"{tried['site'].n_unique()} of {len(seen)} labels ablated alone, {tried_jointly} jointly; "
-    why = f"harm up to {bound:.3f} not excluded" if harmless else "harm is shown, and control heads do as much"
+    why = f"harm up to {bound:.3f} not excluded" if harmless else f"harm is shown, and control {_noun(labels)}s do as much"
     return _evidence(says, "open", f"{few}{why}", best, ())
 
 
@@ -257,7 +265,7 @@ def _not_selective(says: str, labels: "polars.DataFrame", collateral: "polars.Da
     necessary = set(labels.filter(pl.col("rung") >= 2)["site"])
     failed = set(collateral.filter(pl.col("note").str.starts_with("fail"))["site"])
     if not necessary:
-        return Evidence(clause=says, answer="open", says="no head of this kind is shown to be necessary")
+        return Evidence(clause=says, answer="open", says=f"no {_noun(labels)} of this kind is shown to be necessary")
     if necessary <= failed:
         return Evidence(clause=says, answer="no", says=f"all {len(necessary)} that are necessary harm other text, too")
     return Evidence(clause=says, answer="open", says="harm elsewhere is not decided")
@@ -282,6 +290,11 @@ _COLUMNS = {
 def _numbers(row: dict[str, object]) -> str:
     interval = f"{row['effect']:.3f} [{row['effect_low']:.3f}, {row['effect_high']:.3f}]"
     return f"{row['site']}: {interval} {row['unit']}, floor {row['floor']:g}"
+
+
+def _noun(rows: "polars.DataFrame") -> str:
+    """What the parts of these rows are, in one word."""
+    return {"heads": "head", "neurons": "neuron"}.get(rows["chapter"][0], "part")
 
 
 def _names(sites: Sequence[str]) -> str:

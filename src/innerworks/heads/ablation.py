@@ -1,6 +1,7 @@
 """What is lost without some heads? Ablates sets of heads and reads several metrics off the same runs.
 
-1. A fixed set of confirmation units of each material is run once as it is, every block's output kept.
+1. A fixed set of confirmation units of each material is run once as it is, every block's output kept. Generated repeats are read
+   to the end of their second copy, since nothing counts behind it, and where not all are wanted, those that end first.
 2. Each ablation puts the heads' discovery mean in their place (never at position 0) and resumes from the first of their layers.
 3. Per unit it reads off every metric of the material (`harms.py`). Generated repeats: the loss on second copies, and the
    attention match of the confirmed induction heads. Real text: the loss on all tokens, on those that occurred before and those
@@ -100,10 +101,18 @@ def _prompts(model: Model, material: str, count: int) -> tuple[TextBatch, Asked,
 
 
 def _beginnings(reading: Reading, material: str, text_tokens: int) -> dict[int, Window]:
-    """What may be read of each confirmation unit of a material, in the order of the units."""
+    """What may be read of each confirmation unit of a material: texts in the order of the units, repeats the shortest first."""
     windows = {window.unit: window for window in reversed(reading.windows)}  # the first of each unit
-    units = (i for i, unit in enumerate(reading.units) if (unit.material, unit.half) == (material, "confirmation"))
-    return {unit: _cut(windows[unit], None if material == "random" else text_tokens) for unit in units}
+    units = [i for i, unit in enumerate(reading.units) if (unit.material, unit.half) == (material, "confirmation")]
+    if material == "text":
+        return {unit: _cut(windows[unit], text_tokens) for unit in units}
+    repeats = {unit: _cut(windows[unit], _end_of_copies(windows[unit].tokens)) for unit in units}
+    return dict(sorted(repeats.items(), key=lambda entry: len(entry[1].tokens)))
+
+
+def _end_of_copies(tokens: Sequence[int]) -> int:
+    """How many tokens lead to the end of the last copy of an earlier token."""
+    return max((place + 1 for place, token in enumerate(tokens) if token in tokens[:place]), default=len(tokens))
 
 
 def _chosen_units(reading: Reading, windows: Mapping[int, Window], count: int, material: str) -> list[int]:

@@ -4,7 +4,7 @@
    is run.
 2. It is tested against 20 controls (`controls.py`): heads for a head, groups with as many heads per layer for a group, and for a
    member's part what a control adds when it is ablated beside the whole group. It must harm more than each of them, so once one
-   harms as much, p is 1 and those after it are not run.
+   harms as much, p is 1 and those after it are not run; those whose ablation removes most come first.
 3. The part of a member is only asked for where its group is needed.
 
 Where not all controls were run, the effect of a try is the harm itself, with nothing taken off.
@@ -107,11 +107,15 @@ def alone(labels: Sequence[Label], bench: Bench, *, shared_controls: bool) -> li
 def _alone(label: Label, harm: Harm, shared: tuple[Control, ...], bench: Bench) -> Try:
     removed, pair = bench.removed[material_of(harm.metric)], (frozenset([label.head]), NOTHING)
     controls = shared or matched([label.head], bench.suspects, removed, highest=_highest(harm, label.head[0]))
-    largest_first = sorted(controls, key=lambda one: -removed[one[0], one[1]])  # the likeliest to harm as much
-    pairs = tuple((frozenset([control]), NOTHING) for control in largest_first)
+    pairs = tuple((one, NOTHING) for one in _largest_first([frozenset([control]) for control in controls], removed))
     said = ["controls shared by all labels" if shared else "", how_matched(label.head, controls, removed)]
     note, compared = joined(*said), compare(pair, pairs, harm, bench)
     return Try(label=label, harm=harm, pair=pair, control_pairs=pairs, compared=compared, note=note)
+
+
+def _largest_first(sets: Sequence[Heads], removed: Array) -> list[Heads]:
+    """Those likeliest to harm as much before the others."""
+    return sorted(sets, key=lambda heads: -sum(removed[one[0], one[1]] ** 2 for one in heads))
 
 
 def _highest(harm: Harm, layer: int) -> int | None:
@@ -131,7 +135,8 @@ def group_of(labels: Sequence[Label], bench: Bench, rng: np.random.Generator) ->
     drawn = control_groups(heads, bench.suspects, (layers if highest is None else highest + 1, per_layer), rng)
     if drawn is None:
         return None
-    compared = compare(pair, [(one, NOTHING) for one in drawn.groups], harm, bench, overlap=drawn.overlap)
+    pairs = [(one, NOTHING) for one in _largest_first(drawn.groups, removed)]
+    compared = compare(pair, pairs, harm, bench, overlap=drawn.overlap)
     extra = matched(heads, bench.suspects, removed, highest=highest)
     return Group(labels=strongest, harm=harm, compared=compared, extra=extra, note=drawn.note)
 
@@ -139,10 +144,12 @@ def group_of(labels: Sequence[Label], bench: Bench, rng: np.random.Generator) ->
 def part(label: Label, group: Group, bench: Bench) -> Try:
     """Ask of a member what it adds to the harm of the others."""
     pair = group.members, group.members - {label.head}
-    pairs = tuple((group.members | {control}, group.members) for control in group.extra)
+    removed = bench.removed[material_of(group.harm.metric)]
+    beside = _largest_first([group.members | {control} for control in group.extra], removed)
+    pairs = tuple((one, group.members) for one in beside)
     needed = group.compared.necessity.p <= CONSTANTS.level
     compared = compare(pair, pairs, group.harm, bench) if needed else None
-    note = how_matched(label.head, group.extra, bench.removed[material_of(group.harm.metric)])
+    note = how_matched(label.head, group.extra, removed)
     return Try(label=label, harm=group.harm, pair=pair, control_pairs=pairs, compared=compared, note=note, group=group)
 
 
