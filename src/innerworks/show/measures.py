@@ -116,6 +116,7 @@ MEASURES: dict[str, Measure] = {
     "forcing": Measure(title="concept mentioned when its neurons are forced", question="writes"),
     "group_harm": Measure(title="harm to its own kind of text, jointly", question="breaks"),
     "variance_explained": _looks("variance explained beyond all other features", decides=True),
+    "over_types": _looks("variance explained, with kinds of token in place of documents", decides=True),
     "shifted": _looks("variance that goes with the position when the text is shifted", decides=True),
     "on_triggers": _looks("firings that are on its triggers", decides=True),
     "triggers_fire": _looks("occurrences of its triggers that fire it", decides=True),

@@ -17,20 +17,21 @@ from jaxtyping import Int
 
 from innerworks.findings import Finding
 from innerworks.model.study import Kept
-from innerworks.neurons.inputs import dead, polysemy
+from innerworks.neurons.inputs import buckets, dead, polysemy
 from innerworks.neurons.inputs.detectors import SHARES
-from innerworks.neurons.inputs.kinds import BETWEEN, KINDS, SHIFT, Kind, Test
+from innerworks.neurons.inputs.kinds import BETWEEN, KINDS, OVER_TYPES, SHIFT, Kind, Test
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Array, Estimate, estimate, estimate_from_sums, family_q
 
 MOST, OF_A_DOMAIN = 1000, 100  # candidates of a kind, of a domain
 LEAST_DOCUMENTS = 7  # of a domain in each half, as for heads
-MATERIAL = {"full": "text", "types": "text", "generated": "random", "shifted": "random", "triggers": "text"}
-MEASURE = {"shifted": "shifted"}
+MATERIAL = {"full": "text", "types": "text", OVER_TYPES: "text", "generated": "random", "shifted": "random", "triggers": "text"}
+MEASURE = {"shifted": "shifted", OVER_TYPES: OVER_TYPES}
 UNIT = {"triggers": "share"}
 NULL = {
     "full": "all other features",
     "types": "all other features, other token types",
+    OVER_TYPES: "all other features, other token types",
     "generated": "the mean",
     "shifted": "the place before the shift",
     "triggers": "none",
@@ -117,7 +118,7 @@ def _tested(kind: Kind, arrays: Mapping[str, np.ndarray], about: Mapping[str, An
         return _detectors(kind, arrays)
     if SHIFT in kind.tests and "shift/neurons" not in arrays:
         return None  # without it, position is not told from what comes late
-    picked = [(order.index(test), floor) for test, floor in kind.tests.items() if test != SHIFT]
+    picked = [(order.index(test), floor) for test, floor in kind.tests.items() if test in order]
     places = candidates([arrays["discovery"][i] for i, _ in picked], [floor for _, floor in picked])
     tests = {}
     for test, floor in kind.tests.items():
@@ -125,6 +126,8 @@ def _tested(kind: Kind, arrays: Mapping[str, np.ndarray], about: Mapping[str, An
             measured = {tuple(place): i for i, place in enumerate(arrays["shift/neurons"].tolist())}
             gain = arrays["shift/gain"][:, [measured[tuple(place)] for place in places.tolist()]].astype(np.float64)
             tests[test] = Numbers.of(estimate(gain, ["random"] * len(gain)), floor)
+        elif test[0] == OVER_TYPES:
+            tests[test] = Numbers.of(_at(buckets.estimate(arrays, about, test[1], floor), places), floor)
         else:
             tests[test] = Numbers.of(_at(_dense(arrays, about, order.index(test)), places), floor)
     return Tested(places=places, tests=tests, floors=kind.tests, notes=[""] * len(places))
