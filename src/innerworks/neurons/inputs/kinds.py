@@ -7,7 +7,6 @@ of a Gaussian's variance; .50 for single tokens), or 1.5 times the 99.9 % quanti
 (docs/log.md).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,7 +18,6 @@ ALPHABET = 0.08  # untrained: .052
 CLASS = 0.20  # untrained: .135; few token types make up most of a text
 SINGLE = 0.66  # for the common tokens; untrained: .443
 DETECTOR = 0.95  # of firings, and of a trigger's occurrences, as Voita et al. ask; untrained: .99 of the one, .93 of the other
-BETWEEN = 2 * math.sqrt(SHARE)  # standard deviations between a domain and the others: SHARE of the variance if both are as large
 DEAD = 0.90  # share of documents in which a dead neuron is shown never to fire
 NEAR_DEAD = 1e-3  # of the median norm of the stream: a neuron that never writes more hardly writes at all
 

@@ -17,13 +17,13 @@ from innerworks.model import Model
 from innerworks.model.observe import Instrument, State
 from innerworks.model.study import Given, Kept, Units
 from innerworks.model.tally import Tally
-from innerworks.neurons.inputs import buckets, decide, domains
+from innerworks.neurons.inputs import buckets, decide
 from innerworks.neurons.inputs.design import Design
 from innerworks.neurons.inputs.fits import Fit, gains_from_sums
 from innerworks.neurons.inputs.kept import contexts, described
 from innerworks.neurons.inputs.kinds import KINDS, SHIFT
 from innerworks.neurons.inputs.shift import follows_position, shifted
-from innerworks.neurons.inputs.watch import FITS, TESTS, Frozen, Inputs, fit_of, freeze, strata_of, sums
+from innerworks.neurons.inputs.watch import FITS, TESTS, Frozen, Inputs, fit_of, freeze, sums
 from innerworks.stats import estimate_from_sums
 from innerworks.text.reading import BATCH
 
@@ -50,9 +50,8 @@ class NeuronInputs:
         arrays, about = effects(design, state, frozen)
         arrays["there"] = np.array([given.model.lacks("neurons", layer) is None for layer in range(given.model.anatomy.layers)])
         of_types, about["types"] = buckets.moments(state)
-        arrays |= of_types | domains.effects(state)
-        about |= {"strata": strata_of(reading), "documents": state["mean_units"].long().tolist()}
-        arrays |= described(given.model, state, frozen) | contexts(design, reading, state)
+        about["documents"] = state["documents"].long().tolist()
+        arrays |= of_types | described(given.model, state, frozen) | contexts(design, reading, state)
         more, why = _shift(given, arrays, state, frozen)
         return Kept(arrays=arrays | more, about=about | why)
 

@@ -10,7 +10,7 @@ sign means nothing by itself: turning both what is read and what is written arou
    itself decides are fitted on one half of the token types and tested on the other, without columns for single tokens, and
    their gains are also added up by token type (`buckets.py`). On generated tokens position alone is asked. One row in two is
    tested, of a document's first window.
-3. All along: the strongest activations on either side of zero with their places, a histogram, each document's mean by stratum.
+3. All along: the strongest activations on either side of zero with their places, a histogram, how many documents there are.
 
 It does not say what a neuron writes, nor whether anything depends on it. Gurnee et al. 2024, arXiv:2401.12181; Voita et al. 2023,
 arXiv:2309.04827.
@@ -86,7 +86,6 @@ class Inputs:
         self.design = Design.of(self.model.tokenizer, reading, vocab=anatomy.vocab)
         self._columns = columns_of(self.design)
         self._groups = {name: i for i, name in enumerate(groups_of(reading))}
-        self._strata = {name: i for i, name in enumerate(strata_of(reading))}
         self._windows, self._bits = window_numbers(reading), position_bits(reading)
         self._reading, self._frozen = reading, None
         return self._empty(anatomy, reading)
@@ -95,7 +94,7 @@ class Inputs:
         layers, neurons = anatomy.layers, anatomy.neurons
         columns, generated = len(self.design.columns), len(self._columns["generated"])
         fixed = limits(self.model, sample(reading))
-        by_test, by_half = (len(self._groups), len(TESTS)), (len(HALVES), len(self._strata))
+        by_test = len(self._groups), len(TESTS)
 
         def small(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(*shape, layers, neurons, dtype=dtype)
@@ -115,9 +114,7 @@ class Inputs:
             "gained": small(*by_test),  # units whose gain is positive
             "units": zeros(*by_test),
             "total": small(len(TESTS)),  # squares around the mean of the rows tested on
-            "mean": small(*by_half),  # of units' means
-            "mean_squared": small(*by_half),
-            "mean_units": zeros(*by_half),
+            "documents": zeros(len(HALVES)),
             "strongest": torch.full((len(WHERE), 2, layers, neurons, K), strongest.EMPTY),
             "histogram": torch.zeros(layers, neurons, histogram.BINS, dtype=torch.int32),
             **buckets.empty(layers, neurons),
@@ -164,8 +161,7 @@ class Inputs:
         self._keep_strongest(state, batch)
         first = self._window == 0
         if batch.material == "text":
-            half, stratum = HALVES.index(batch.half), self._strata[batch.stratum]
-            state["mean_units"][half, stratum] += int((first & (torch.tensor(self._lengths) > 1)).sum())
+            state["documents"][HALVES.index(batch.half)] += int((first & (torch.tensor(self._lengths) > 1)).sum())
         if batch.half == "confirmation":
             for row in self._confirmed(state, batch):
                 for name, asked in row.asked.items():
@@ -224,22 +220,10 @@ class Inputs:
             state["product_generated"][layer] += (x.mT @ chosen).cpu()
             state["squares_generated"][layer] += _squares(chosen).cpu()
             return
-        sums = torch.zeros(len(a), a.shape[-1], device=a.device)
         for part, rows in enumerate(self._flat):
             chosen = torch.clamp(flat.index_select(0, rows), low, high)
             state["product"][part, layer] += (features[rows].mT @ chosen).cpu()
             state["squares"][part, layer] += _squares(chosen).cpu()
-            of = torch.nn.functional.one_hot(rows // a.shape[1], len(a)).to(chosen)
-            sums += of.mT @ chosen
-        means = sums / torch.tensor(self._lengths, device=a.device).sub(1).clamp(min=1)[:, None]
-        for row, length in enumerate(self._lengths):
-            if length > 1 and self._window[row] == 0:
-                self._add_mean(state, batch, layer, means[row])
-
-    def _add_mean(self, state: State, batch: TextBatch, layer: int, mean: Tensor) -> None:
-        half, stratum = HALVES.index(batch.half), self._strata[batch.stratum]
-        state["mean"][half, stratum, layer] += mean.cpu()
-        state["mean_squared"][half, stratum, layer] += mean.square().cpu()
 
     # --- confirmation --------------------------------------------------------------------------------------------
 
@@ -261,8 +245,6 @@ class Inputs:
                 by_row = row_gains(frozen.fits[name], layer, asked, rows)
                 by_type.append(buckets.Rows(bucket=row.bucket, gain=by_row, total=rows.square()))
                 self._add(state, batch, layer, name, by_row.sum(dim=1), _squares(rows))
-            if text:
-                self._add_mean(state, batch, layer, seen.mean(dim=0) + mean)
         buckets.add(state, layer, by_type)
         if text:
             detectors.add(state, frozen.detectors.layers[layer], batch, self._window == 0, layer, a)
@@ -348,15 +330,11 @@ def columns_of(design: Design) -> dict[str, list[int]]:
     }
 
 
-def strata_of(reading: Reading) -> list[str]:
-    """The strata of the text, in the order of the arrays."""
-    return sorted({unit.stratum for unit in reading.units if unit.material == "text"})
-
-
 def groups_of(reading: Reading) -> list[str]:
     """The strata within which confirmation units vary: those of the text where each has units enough, else the text as one."""
     counts = Counter(unit.stratum for unit in reading.units if (unit.material, unit.half) == ("text", "confirmation"))
-    apart = set(counts) == set(strata_of(reading)) and min(counts.values(), default=0) >= CONSTANTS.stratified_from
+    there = {unit.stratum for unit in reading.units if unit.material == "text"}
+    apart = set(counts) == there and min(counts.values(), default=0) >= CONSTANTS.stratified_from
     return [*(sorted(counts) if apart else ["text"]), "random"]
 
 
