@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,21 @@ from torch import Tensor
 from innerworks.model import Model, strongest
 from innerworks.model.observe import State, merge
 from innerworks.model.study import Given, Kept, units_of
-from innerworks.neurons.inputs import Inputs, NeuronInputs, histogram, watch
+from innerworks.neurons.inputs import Inputs, NeuronInputs, buckets, decide, histogram, watch
 from innerworks.neurons.inputs.contexts import tokens_at
 from innerworks.neurons.inputs.decide import candidates
-from innerworks.neurons.inputs.design import Design, type_half
+from innerworks.neurons.inputs.design import BUCKETS, TESTED, Design, type_bucket, type_part
 from innerworks.neurons.inputs.detectors import FIRES
 from innerworks.neurons.inputs.fits import RIDGE
 from innerworks.neurons.inputs.kept import contexts
-from innerworks.neurons.inputs.kinds import SHARE
+from innerworks.neurons.inputs.kinds import KINDS, OVER_TYPES, SHARE
 from innerworks.neurons.inputs.limits import TAIL, Limits, sample
 from innerworks.neurons.inputs.shift import follows_position, shifted
 from innerworks.neurons.inputs.study import effects
 from innerworks.neurons.inputs.watch import EVERY, TESTS
 from innerworks.scan.engine import begin, observe
 from innerworks.sites import Site
+from innerworks.stats import adjust, simes
 from innerworks.text import Corpus, Document, Reading, TextBatch, read
 
 FAMILY = "llama"
@@ -86,7 +88,7 @@ def slow_effects(model: Model, reading: Reading, state: State, fit: str, family:
     material = "random" if fit == "generated" else "text"
     columns = watch.columns_of(design)[fit]
     told = np.array([design.columns[i][0] for i in columns])
-    half = design.half.numpy()
+    half = (design.part == TESTED).numpy()
 
     def rows(i: int, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return slow_features(design, reading.windows[i].tokens)[keep][:, columns], seen[i][:, keep]
@@ -239,17 +241,21 @@ WORDS = [f"{letter}{rest}" for letter in "abcdefghijkl" for rest in ("o", "uk", 
 MADE = ("position", "previous", "letter", "one token", "rare token", "noise", "heavy tails", "late copies")
 
 
-@pytest.fixture(scope="module")
-def language(tokenizer_of: Callable[..., Any]) -> tuple[Any, Reading]:
-    """Documents of words that begin with twelve letters, the more frequent the shorter, in four domains."""
+def spoken(tokenizer: Any, words: list[str], weights: np.ndarray) -> Reading:
+    """Documents of words with these weights, in four domains."""
     rng = np.random.default_rng(0)
-    weights = np.array([1 / (1 + i % 8) for i in range(len(WORDS))])
     documents = [
-        Document(id=str(i), text=" ".join(rng.choice(WORDS, 80, p=weights / weights.sum())), domain=f"domain {i % 4}")
+        Document(id=str(i), text=" ".join(rng.choice(words, 80, p=weights / weights.sum())), domain=f"domain {i % 4}")
         for i in range(96)
     ]
+    return read(Corpus.of("made", documents), tokenizer, vocab=320, max_positions=192, sequences=40)
+
+
+@pytest.fixture(scope="module")
+def language(tokenizer_of: Callable[..., Any]) -> tuple[Any, Reading]:
+    """Words that begin with twelve letters, of each letter the more frequent the shorter."""
     tokenizer = tokenizer_of(words=WORDS)
-    return tokenizer, read(Corpus.of("made", documents), tokenizer, vocab=320, max_positions=192, sequences=40)
+    return tokenizer, spoken(tokenizer, WORDS, np.array([1 / (1 + i % 8) for i in range(len(WORDS))]))
 
 
 def by_hand(tokenizer: Any, batch: TextBatch) -> Tensor:
@@ -326,11 +332,95 @@ def test_a_detector_fires_on_its_trigger_and_nothing_else(known: tuple[State, Ke
     assert units[MADE.index("rare token")] >= 12 and units[MADE.index("noise")] == 0  # no candidate
 
 
+# --- token types as units -----------------------------------------------------------------------------------------
+
+DRAWS, EACH = 100, 30  # of random neurons
+FEW = [f"{letter}{one}{two}" for one, two in product("aeiou", "lnrs") for letter in "bdkm"]  # words, with as few letters
+
+
+@pytest.fixture(scope="module")
+def of_types(tokenizer_of: Callable[..., Any], tiny_hf: Callable[..., Any]) -> Kept:
+    """Neurons that know nothing but which of few token types stands there, at random; the last ones letters, beside that."""
+    tokenizer = tokenizer_of(words=FEW)
+    reading, rng = spoken(tokenizer, FEW, 1 / (2.0 + np.arange(len(FEW)))), torch.Generator().manual_seed(3)
+    of_token = torch.randn(320, DRAWS * EACH + EACH, generator=rng)
+    letter = torch.tensor([ord(text[0]) for text in tokenizer.convert_ids_to_tokens(range(320))])
+    of_token[:, DRAWS * EACH :] += 4.0 * torch.randn(256, EACH, generator=rng)[letter]
+    model = Model(tiny_hf(FAMILY), tokenizer, certified=False)
+    anatomy = replace(model.anatomy, layers=1, neurons=of_token.shape[1])
+    fixed = Limits(low=of_token.amin(dim=0)[None], high=of_token.amax(dim=0)[None], stream=torch.ones(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watch, "limits", lambda model, batches: fixed)
+        one = Inputs(model)
+        state = one.begin(anatomy, reading)
+    for half in ("discovery", "confirmation"):
+        for batch in reading.batches(half):
+            one.begin_batch(batch)
+            one.observe(state, batch, Site(layer=0, kind="neurons"), of_token[batch.tokens], slice(None))
+            one.end_batch(state, batch)
+    arrays, about = effects(one.design, state, one.frozen(state))
+    of_buckets, n = buckets.moments(state)
+    return Kept(arrays=arrays | of_buckets, about=about | {"types": n})
+
+
+def p_of(kept: Kept, family: str, neurons: slice) -> tuple[np.ndarray, np.ndarray]:
+    """What the tests of a kind say of the candidates among some neurons: over documents, over token types."""
+    kind = next(kind for kind in KINDS if ("types", family) in kind.tests)
+    tested = decide._tested(kind, {name: array[..., neurons] for name, array in kept.arrays.items()}, kept.about)
+    assert tested is not None and [test[0] for test in tested.tests] == ["types", OVER_TYPES]
+    documents, types = (numbers.p for numbers in tested.tests.values())
+    return documents, types
+
+
+@pytest.mark.parametrize("family", ["alphabet", "token_class"])
+def test_accidents_of_few_token_types_are_no_property_of_letters_though_documents_agree(of_types: Kept, family: str) -> None:
+    by_documents, by_both = 0, 0
+    for draw in range(DRAWS):
+        documents, types = p_of(of_types, family, slice(draw * EACH, (draw + 1) * EACH))
+        by_documents += simes(documents) <= 0.05
+        by_both += simes(np.maximum(documents, types)) <= 0.05
+    assert by_both <= 5
+    assert by_documents > 20 or family == "token_class"  # these words are all of one class
+
+
+def test_letters_are_found_through_the_accidents_of_their_types(of_types: Kept) -> None:
+    documents, types = p_of(of_types, "alphabet", slice(DRAWS * EACH, None))
+    assert (adjust(np.maximum(documents, types)) <= 0.05).sum() >= EACH // 2
+
+
+def test_buckets_add_up_to_what_documents_add_up_to(of_types: Kept, known: tuple[State, Kept]) -> None:
+    for i, family in enumerate(buckets.FAMILIES):
+        expected = of_types.arrays["mean"][TESTS.index(("types", family))]
+        np.testing.assert_allclose(of_types.arrays["by_type_mean"][i], expected, rtol=1e-3, atol=1e-5)
+    state, _ = known
+    share, n = buckets.moments(state)
+    gain, total = state["gain_by_type"].double().numpy(), state["total_by_type"].double().numpy()
+    used = state["rows_by_type"].numpy() > 0
+    assert n == used.sum() >= 12
+    floor = 0.08
+    apart = (gain[1] - floor * total)[used] / total[used].mean(axis=0)
+    found = buckets.estimate(share, {"types": n}, "alphabet", floor)
+    np.testing.assert_allclose(found.mean - floor, apart.mean(axis=0), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.se, apart.std(axis=0, ddof=1) / np.sqrt(n), rtol=1e-3)
+
+
+def test_one_very_frequent_type_decides_nothing() -> None:
+    state = buckets.empty(1, 2)
+    state["rows_by_type"] += 40
+    state["total_by_type"] += 1.0
+    state["gain_by_type"][1, :, 0, 0], state["gain_by_type"][1, :, 0, 1] = 0.5, 0.001
+    state["total_by_type"][7, 0], state["gain_by_type"][1, 7, 0] = 900.0, 800.0
+    arrays, n = buckets.moments(state)
+    found = buckets.estimate(arrays, {"types": n}, "alphabet", 0.08)
+    assert (found.mean > 0.8).all() and (found.p_above(0.08) > 0.1).all()
+    assert {type_bucket(f"word {i}") for i in range(2000)} == set(range(BUCKETS))
+
+
 def test_candidates_are_above_every_floor_the_strongest_first() -> None:
     first, second = np.array([[0.2, 0.06, np.nan], [0.4, 0.01, 0.3]]), np.array([[0.3, 0.5, 0.5], [0.12, 0.9, 0.25]])
     assert candidates([first, second], [0.05, 0.1]).tolist() == [[0, 0], [1, 2], [0, 1], [1, 0]]
     assert candidates([first, second], [0.05, 0.1], most=2).tolist() == [[0, 0], [1, 2]]
-    assert type_half("owl") == type_half("owl")
+    assert {type_part(f"word {i}") for i in range(99)} == {0, 1, 2} and type_part("owl") == type_part("owl")
 
 
 # --- the shift ----------------------------------------------------------------------------------------------------
@@ -403,7 +493,7 @@ def test_dead_neurons_are_those_that_cannot_fire(
     with torch.no_grad():
         for layer, neurons in ((0, [3, 5]), (2, [0])):
             hf.model.decoder.layers[layer].fc1.bias[neurons] = -1e4
-    model, reading = Model(hf, tiny_tokenizer, name="dead", certified=False), make_reading(documents=80, sequences=4)
+    model, reading = Model(hf, tiny_tokenizer, name="dead", certified=False), make_reading(documents=140, sequences=4)
     _, rows = asked(model, reading)
     labels = {row.site for row in rows if row.behaviour == "dead_neuron" and row.rung}
     text = [a[:, 1:] for a, window in zip(activations(model, reading), reading.windows, strict=True) if _is_text(reading, window)]

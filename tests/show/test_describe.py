@@ -67,9 +67,9 @@ def test_the_token_before_and_tokens_named():
 
 
 def test_labels_are_said_highest_rung_first_and_never_more():
-    labels = [label("token_class_neuron", 3), label("domain_neuron:python")]
+    labels = [label("token_class_neuron", 3), label("skill:python")]
     said = described(labels, DIGITS)
-    first, second = (behaviour_of(name).says for name in ("token_class_neuron", "domain_neuron:python"))
+    first, second = (behaviour_of(name).says for name in ("token_class_neuron", "skill:python"))
     assert said.lower() == f"{first}: strongest on digits (necessary and selective); {second}"
     assert described([], DIGITS) == "" and described([label("skill:python")], None)[0].isupper()
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from innerworks.atlas import Atlas, Example
+from innerworks.findings import frame
 from innerworks.show import numbers
 from innerworks.show.behaviours import BEHAVIOURS, behaviour_of, in_order
 from innerworks.show.examples import at_query, strongest
@@ -13,6 +14,7 @@ from innerworks.show.facts import facts, sentences
 from innerworks.show.measures import CAUSAL, MEASURES, measure_of, where
 from innerworks.show.tokens import visible
 from innerworks.show.verdicts import Verdict, headline, kind_of_model, kindred, sentence, verdicts, would_have_been_found
+from invented_neurons import row as neuron
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,16 @@ def test_facts_are_no_kinds_of_head(every: dict[str, Verdict], rich_atlas: Atlas
     )
     (said,) = sentences(told["attention_sink"])
     assert said.startswith("Rest on the first token that gives way (on real text), L2H1, induction: 0.30 [0.27, 0.33]")
+
+
+def test_what_was_not_put_to_a_test_is_said_to_be_a_description():
+    shape = {"unit": "share of neurons", "floor": 0.5, "p": None, "q": None, "rung": 0}
+    rows = [neuron("polysemantic_neuron", "model", "several_tokens", 0.9, **shape)]
+    rows.append(replace(rows[0], measure="early_share", effect=0.4, effect_low=0.2, effect_high=0.6, p=0.8))
+    (told,) = facts(frame(rows), "neurons")
+    several, early = sorted(sentences(told), key=lambda said: "first half" in said)
+    assert several.endswith("model: 0.90 [0.81, 0.99] share of neurons; a description, which was not put to a test.")
+    assert early.endswith("not shown to be above the floor of 0.5.")
 
 
 def test_families_are_told_together(every: dict[str, Verdict]):

@@ -121,10 +121,10 @@ NEURONS = (
             more("most of these lie in the first half of the layers", "polysemantic_neuron", "early_share"),
             some("neurons of whose variance single common tokens explain half", "token_neuron", measure="variance_explained"),
             more(
-                "most early neurons are strongest on several different tokens",
+                "most early neurons are strongest on several different tokens (told, not tested: so is nearly any random neuron)",
                 "polysemantic_neuron",
                 "several_tokens",
-                denies=False,  # a description without a test
+                denies=False,
             ),
         ),
     ),

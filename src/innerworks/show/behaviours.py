@@ -347,17 +347,6 @@ BEHAVIOURS: dict[str, Behaviour] = {
             names=("token detector", "token detectors"),
         ),
         Behaviour(
-            name="domain_neuron",
-            title="domain",
-            says="is higher, or lower, in one domain than in all others",
-            meaning="What is read (a language, code, dialogue) drives it, document by document.",
-            source="Gurnee et al. 2023, arXiv:2305.01610",
-            colour="#4E7A3C",
-            mark="circle",
-            names=("domain neuron", "domain neurons"),
-            members=("domain", "domains"),
-        ),
-        Behaviour(
             name="dead_neuron",
             title="dead",
             says="never fires",
@@ -508,8 +497,6 @@ def _member(family: Behaviour, member: str) -> Behaviour:
         title, says, name = f"{plain} domain", f"matters for {plain} more than for all other domains", f"{plain} head"
     if family.name == "skill":
         title, says, name = f"{plain} text", f"tells {plain} from all other text", f"{plain} neuron"
-    if family.name == "domain_neuron":
-        title, says, name = f"{plain} domain", f"is driven apart by {plain}", f"{plain} neuron"
     if family.name == "concept":
         title, says, name = f"concept: {plain}", f"responds to {plain} more than to anything else asked about", f"{plain} neuron"
     return replace(

@@ -41,7 +41,7 @@ def candidates(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Dy
     places = np.argwhere((peak[0] == 0).all(axis=0) & there)
     if (peak[:, 1] < 0).any() and not len(places):
         return None
-    n = int(sum(about["documents"][1]))
+    n = int(about["documents"][1])
     still = (peak[1][(slice(None), *places.T)] == 0).all(axis=0)
     return Dying(places=places, p=np.where(still & (n >= CONSTANTS.least_units), DEAD**n, 1.0), n=n)
 
@@ -86,7 +86,7 @@ def _near_dead(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> li
     near = (size[TEXT].max(axis=(0, 1)) < limit) & there
     silent = near & (size[RANDOM].max(axis=0) < limit)
     says = f"largest write below {NEAR_DEAD:g} of the median norm of the stream"
-    return _shares("near_dead_share", near, silent, arrays, int(sum(about["documents"][1])), says)
+    return _shares("near_dead_share", near, silent, arrays, int(about["documents"][1]), says)
 
 
 def _shares(

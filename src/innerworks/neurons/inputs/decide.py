@@ -1,7 +1,7 @@
 """Which neurons respond to what? From means over documents to labels at rung 1, as pure arithmetic on arrays.
 
 1. Candidates: neurons whose effect on discovery exceeds the floor in every test of the kind (`kinds.py`), the 1,000 largest at
-   most; for token detectors all that have triggers; for a domain the 100 that it drives furthest.
+   most; for token detectors all that have triggers.
 2. On confirmation each candidate is tested against the floor; with several tests p is the largest.
 3. False discoveries are controlled over kinds and neurons together (`stats.family_q`).
 4. Candidates that twelve units can decide become rows, one for each test. Of all neurons there is one row per kind and test,
@@ -17,20 +17,20 @@ from jaxtyping import Int
 
 from innerworks.findings import Finding
 from innerworks.model.study import Kept
-from innerworks.neurons.inputs import dead, polysemy
+from innerworks.neurons.inputs import buckets, dead, polysemy
 from innerworks.neurons.inputs.detectors import SHARES
-from innerworks.neurons.inputs.kinds import BETWEEN, KINDS, SHIFT, Kind, Test
+from innerworks.neurons.inputs.kinds import KINDS, OVER_TYPES, SHIFT, Kind, Test
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Array, Estimate, estimate, estimate_from_sums, family_q
 
-MOST, OF_A_DOMAIN = 1000, 100  # candidates of a kind, of a domain
-LEAST_DOCUMENTS = 7  # of a domain in each half, as for heads
-MATERIAL = {"full": "text", "types": "text", "generated": "random", "shifted": "random", "triggers": "text"}
-MEASURE = {"shifted": "shifted"}
+MOST = 1000  # candidates of a kind
+MATERIAL = {"full": "text", "types": "text", OVER_TYPES: "text", "generated": "random", "shifted": "random", "triggers": "text"}
+MEASURE = {"shifted": "shifted", OVER_TYPES: OVER_TYPES}
 UNIT = {"triggers": "share"}
 NULL = {
     "full": "all other features",
     "types": "all other features, other token types",
+    OVER_TYPES: "all other features, other token types",
     "generated": "the mean",
     "shifted": "the place before the shift",
     "triggers": "none",
@@ -79,7 +79,6 @@ def findings(kept: Kept) -> list[Finding]:
     """Labels and candidates of every kind, ceilings, and what is told of dead and polysemantic neurons."""
     arrays = {name: _there(kept, array) for name, array in kept.arrays.items()}
     tested = {kind.behaviour: _tested(kind, arrays, kept.about) for kind in KINDS}
-    tested |= _domains(arrays, kept.about)
     tested = {name: one for name, one in tested.items() if one is not None}
     p = {name: np.max([numbers.p for numbers in one.tests.values()], axis=0) for name, one in tested.items()}
     dying = dead.candidates(arrays, kept.about)
@@ -117,7 +116,7 @@ def _tested(kind: Kind, arrays: Mapping[str, np.ndarray], about: Mapping[str, An
         return _detectors(kind, arrays)
     if SHIFT in kind.tests and "shift/neurons" not in arrays:
         return None  # without it, position is not told from what comes late
-    picked = [(order.index(test), floor) for test, floor in kind.tests.items() if test != SHIFT]
+    picked = [(order.index(test), floor) for test, floor in kind.tests.items() if test in order]
     places = candidates([arrays["discovery"][i] for i, _ in picked], [floor for _, floor in picked])
     tests = {}
     for test, floor in kind.tests.items():
@@ -125,6 +124,8 @@ def _tested(kind: Kind, arrays: Mapping[str, np.ndarray], about: Mapping[str, An
             measured = {tuple(place): i for i, place in enumerate(arrays["shift/neurons"].tolist())}
             gain = arrays["shift/gain"][:, [measured[tuple(place)] for place in places.tolist()]].astype(np.float64)
             tests[test] = Numbers.of(estimate(gain, ["random"] * len(gain)), floor)
+        elif test[0] == OVER_TYPES:
+            tests[test] = Numbers.of(_at(buckets.estimate(arrays, about, test[1], floor), places), floor)
         else:
             tests[test] = Numbers.of(_at(_dense(arrays, about, order.index(test)), places), floor)
     return Tested(places=places, tests=tests, floors=kind.tests, notes=[""] * len(places))
@@ -170,36 +171,6 @@ def _by_count(total: Array, squares: Array, positive: Array, units: Array, floor
     return Numbers(**parts)
 
 
-def _domains(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> dict[str, Tested]:
-    """Of each domain with documents enough the neurons that it drives furthest."""
-    found = {}
-    for stratum in _asked(about):
-        number = about["strata"].index(stratum)
-        discovery = np.abs(arrays["domain_discovery"][number])
-        places = candidates([discovery], [BETWEEN], most=OF_A_DOMAIN)
-        test = ("between", stratum)
-        one = _at(_between(arrays, about, number), places)
-        found[f"domain_neuron:{stratum}"] = Tested(
-            places=places, tests={test: Numbers.of(one, BETWEEN)}, floors={test: BETWEEN}, notes=[""] * len(places)
-        )
-    return found
-
-
-def _asked(about: Mapping[str, Any]) -> list[str]:
-    """Domains with documents enough in both halves, where there are others."""
-    counts = np.array(about["documents"])
-    enough = (counts >= LEAST_DOCUMENTS).all(axis=0) & ((counts.sum(axis=1, keepdims=True) - counts) >= LEAST_DOCUMENTS).all(
-        axis=0
-    )
-    return [stratum for stratum, here in zip(about["strata"], enough, strict=True) if here]
-
-
-def _between(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], stratum: int) -> Estimate:
-    mean, se = (arrays[f"domain_{name}"][stratum].astype(np.float64) for name in ("effect", "se"))
-    counts = about["documents"][1]
-    return Estimate(mean=mean, se=se, positive=np.ones_like(mean), n=sum(counts), df=counts[stratum] - 1)
-
-
 # --- rows --------------------------------------------------------------------------------------------------------
 
 
@@ -233,12 +204,9 @@ def _rows(behaviour: str, one: Tested, q: Array) -> list[Finding]:
 
 def _of(behaviour: str, test: Test, floor: float) -> dict[str, Any]:
     """What all rows of a test have in common."""
-    if test[0] == "between":
-        shape = {"measure": "domain_shift", "material": "text", "unit": "sd", "null_kind": "other domains"}
-    else:
-        measure = test[1] if test[0] == "triggers" else MEASURE.get(test[0], "variance_explained")
-        unit = UNIT.get(test[0], "share of variance")
-        shape = {"measure": measure, "material": MATERIAL[test[0]], "unit": unit, "null_kind": NULL[test[0]]}
+    measure = test[1] if test[0] == "triggers" else MEASURE.get(test[0], "variance_explained")
+    unit = UNIT.get(test[0], "share of variance")
+    shape = {"measure": measure, "material": MATERIAL[test[0]], "unit": unit, "null_kind": NULL[test[0]]}
     return {"chapter": "neurons", "behaviour": behaviour, "null": 0.0, "floor": floor, **shape}
 
 
@@ -249,9 +217,6 @@ def _ceilings(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> lis
         for test, floor in kind.tests.items():
             if test in order:
                 rows.append(_ceiling(kind.behaviour, test, floor, _dense(arrays, about, order.index(test))))
-    for stratum in _asked(about):
-        found = _between(arrays, about, about["strata"].index(stratum))
-        rows.append(_ceiling(f"domain_neuron:{stratum}", ("between", stratum), BETWEEN, found))
     return [row for row in rows if row is not None]
 
 

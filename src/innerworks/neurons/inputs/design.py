@@ -6,7 +6,8 @@
 3. `Design.rows` looks them up for a batch: `[batch, seq, column]`, the first column a constant.
 
 Families that the token itself decides (`OF_THE_TOKEN`) repeat the same few token types in every document, so documents alone
-would let any accident of a type pass: `type_half` deals token types to two halves, one to fit on and one to test on.
+would let any accident of a type pass. So token types are dealt, too: `type_part` says whether to fit on them (two quarters) or to
+test on them (half), `type_bucket` which unit they are of in a test over types (`buckets.py`).
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -26,6 +27,9 @@ COMMON = 48  # tokens with a column of their own, as the current and as the prev
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SORTS = ("letter", "digit", "mark", "blank", "capital", "all capitals", "begins a word")
 OF_THE_TOKEN = ("token_class", "alphabet", "frequency")
+BUCKETS = 64  # of token types
+PARTS = 3  # of token types: two to fit on, one to test on
+TESTED = PARTS - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,8 @@ class Design:
     columns: tuple[tuple[str, str], ...]  # (family, what it says), the constant first
     of_token: Float[Tensor, "vocab own"]  # the columns that the current token decides, without `token`
     common: Int[Tensor, " common"]  # tokens with columns of their own
-    half: Bool[Tensor, " vocab"]  # token types to test on
+    part: Int[Tensor, " vocab"]  # of its type
+    bucket: Int[Tensor, " vocab"]  # of its type
     types: tuple[str, ...]  # each token without its case and the blanks around it
 
     @classmethod
@@ -63,7 +68,8 @@ class Design:
             columns=tuple(columns),
             of_token=torch.tensor(own, dtype=torch.float32),
             common=torch.tensor(common, dtype=torch.long),
-            half=torch.tensor([type_half(one) for one in types]),
+            part=torch.tensor([type_part(one) for one in types]),
+            bucket=torch.tensor([type_bucket(one) for one in types]),
             types=types,
         )
 
@@ -102,9 +108,15 @@ def texts_of(tokenizer: PreTrainedTokenizerBase, vocab: int, *, behind: int) -> 
     return texts + [""] * (vocab - there)
 
 
-def type_half(text: str) -> bool:
-    """Deal a token type to one of two halves."""
-    return bool(hashlib.sha256(text.encode()).digest()[0] & 1)
+def type_part(text: str) -> int:
+    """Deal a token type to those tested on (half of them), or to one of the two quarters that are fitted on."""
+    first, _, third = hashlib.sha256(text.encode()).digest()[:3]
+    return TESTED if first & 1 else third & 1
+
+
+def type_bucket(text: str) -> int:
+    """Deal a token type to one of the buckets, whatever its part."""
+    return hashlib.sha256(text.encode()).digest()[1] % BUCKETS
 
 
 def _sorts(text: str) -> list[float]:

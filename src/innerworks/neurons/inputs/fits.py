@@ -92,6 +92,15 @@ def gains(one: Fit, layer: int, asked: Asked, activations: Float[Tensor, "row ne
     return _gain(one, weights[one.own], asked.z.mT @ rest, asked.blocks)
 
 
+def row_gains(one: Fit, layer: int, asked: Asked, activations: Float[Tensor, "row neuron"]) -> Float[Tensor, "family row neuron"]:
+    """The same row by row: leaving out a family changes a prediction by d, and the squared error by `d (2 rest + d)`."""
+    weights = one.weights[layer]
+    rest = torch.addmm(activations, asked.x, weights, alpha=-1)
+    own = weights[one.own]
+    changed = torch.stack([asked.z[:, mine] @ own[mine] for mine in one.member > 0])
+    return changed * (2 * rest + changed)
+
+
 def gains_from_sums(
     one: Fit, gram: Float[Tensor, "column column"], product: Float[Tensor, "layer column neuron"]
 ) -> Float[Tensor, "family layer neuron"]:

@@ -1,12 +1,12 @@
 """The kinds of neuron that what they respond to can show, and what must be exceeded.
 
 Shares are of a neuron's variance that a family of features explains beyond all others, on documents (and, where the token itself
-decides, on token types) that the fit has not seen. Floors were fixed before any label of a trained model was seen: those of the
-written statistics (.05 of the variance; .05 nats of information about the position, .095 of a Gaussian's variance; .50 for single
-tokens), or 1.5 times the 99.9 % quantile of untrained models where that is more (docs/log.md).
+decides, on token types, which are then units beside documents) that the fit has not seen. Floors were fixed before any label of a
+trained model was seen: those of the written statistics (.05 of the variance; .05 nats of information about the position, .095
+of a Gaussian's variance; .50 for single tokens), or 1.5 times the 99.9 % quantile of untrained models where that is more
+(docs/log.md).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,11 +18,11 @@ ALPHABET = 0.08  # untrained: .052
 CLASS = 0.20  # untrained: .135; few token types make up most of a text
 SINGLE = 0.66  # for the common tokens; untrained: .443
 DETECTOR = 0.95  # of firings, and of a trigger's occurrences, as Voita et al. ask; untrained: .99 of the one, .93 of the other
-BETWEEN = 2 * math.sqrt(SHARE)  # standard deviations between a domain and the others: SHARE of the variance if both are as large
 DEAD = 0.90  # share of documents in which a dead neuron is shown never to fire
 NEAR_DEAD = 1e-3  # of the median norm of the stream: a neuron that never writes more hardly writes at all
 
 SHIFT = ("shifted", "position")
+OVER_TYPES = "over_types"  # with token types as units (`buckets.py`)
 ON, FIRE = ("triggers", "on_triggers"), ("triggers", "triggers_fire")
 
 Test = tuple[str, str]  # a fit (or an experiment), and what is tested with it
@@ -42,8 +42,8 @@ KINDS = (
         tests={("full", "position"): OF_POSITION, ("generated", "position"): GENERATED, SHIFT: SHIFTED},
     ),
     Kind(behaviour="previous_token_neuron", tests={("full", "previous_token"): SHARE}),
-    Kind(behaviour="alphabet_neuron", tests={("types", "alphabet"): ALPHABET}),
-    Kind(behaviour="token_class_neuron", tests={("types", "token_class"): CLASS}),
+    Kind(behaviour="alphabet_neuron", tests={("types", "alphabet"): ALPHABET, (OVER_TYPES, "alphabet"): ALPHABET}),
+    Kind(behaviour="token_class_neuron", tests={("types", "token_class"): CLASS, (OVER_TYPES, "token_class"): CLASS}),
     Kind(behaviour="token_neuron", tests={("full", "token"): SINGLE}),
     Kind(behaviour="token_detector", tests={ON: DETECTOR, FIRE: DETECTOR}),
 )

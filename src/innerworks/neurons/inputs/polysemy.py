@@ -2,7 +2,8 @@
 
 1. *Distinct tokens*: how many different ones (whatever their case, and the blank before) stand at a neuron's eight strongest
    contexts of a half, one per document, on the side of zero where its peak is. One means a detector; eight, that no single token
-   is what it wants. That is a description: it does not say whether the tokens are related (Gurnee et al. 2023, arXiv:2305.01610).
+   is what it wants. That is a description, without a p: random neurons are strongest on several tokens, too, so that no null
+   would make a test of it; and it does not say whether the tokens are related (Gurnee et al. 2023, arXiv:2305.01610).
 2. *Early share*: how many of the labelled token detectors lie in the first half of the layers; p is that of half (binomial).
 """
 

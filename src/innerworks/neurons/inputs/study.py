@@ -10,19 +10,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from innerworks.findings import Finding
 from innerworks.model import Model
 from innerworks.model.observe import Instrument, State
 from innerworks.model.study import Given, Kept, Units
 from innerworks.model.tally import Tally
-from innerworks.neurons.inputs import decide, domains
+from innerworks.neurons.inputs import buckets, decide
 from innerworks.neurons.inputs.design import Design
-from innerworks.neurons.inputs.fits import gains_from_sums
+from innerworks.neurons.inputs.fits import Fit, gains_from_sums
 from innerworks.neurons.inputs.kept import contexts, described
 from innerworks.neurons.inputs.kinds import KINDS, SHIFT
 from innerworks.neurons.inputs.shift import follows_position, shifted
-from innerworks.neurons.inputs.watch import FITS, OTHERS, TESTED, TESTS, Frozen, Inputs, columns_of, freeze, strata_of
+from innerworks.neurons.inputs.watch import FITS, TESTS, Frozen, Inputs, fit_of, freeze, sums
 from innerworks.stats import estimate_from_sums
 from innerworks.text.reading import BATCH
 
@@ -48,9 +49,9 @@ class NeuronInputs:
         frozen = freeze(design, reading, state, torch.device("cpu"))
         arrays, about = effects(design, state, frozen)
         arrays["there"] = np.array([given.model.lacks("neurons", layer) is None for layer in range(given.model.anatomy.layers)])
-        arrays |= domains.effects(state)
-        about |= {"strata": strata_of(reading), "documents": state["mean_units"].long().tolist()}
-        arrays |= described(given.model, state, frozen) | contexts(design, reading, state)
+        of_types, about["types"] = buckets.moments(state)
+        about["documents"] = state["documents"].long().tolist()
+        arrays |= of_types | described(given.model, state, frozen) | contexts(design, reading, state)
         more, why = _shift(given, arrays, state, frozen)
         return Kept(arrays=arrays | more, about=about | why)
 
@@ -79,22 +80,34 @@ def effects(design: Design, state: State, frozen: Frozen) -> tuple[dict[str, np.
 
 
 def _on_discovery(design: Design, state: State, frozen: Frozen, name: str) -> np.ndarray:
-    """By how much each family helped on discovery (of what the token decides, on the other token types), as a share.
+    """By how much each family helped on discovery, as a share: it picks candidates, and nothing else.
 
-    Optimistic where fitted and tested rows are the same, by about columns / rows: it picks candidates, and nothing else.
+    Optimistic where fitted and tested rows are the same, by about columns / rows. What the token decides is fitted on a quarter
+    of the token types and asked of another quarter, and the other way round; the types to test on are left alone.
     """
-    if name == "generated":
-        gram, product, squares = (state[f"{one}_generated"] for one in ("gram", "product", "squares"))
-    else:
-        half, columns = [TESTED] if name == "types" else [OTHERS, TESTED], columns_of(design)[name]
-        gram = state["gram"][half].sum(dim=0)[columns][:, columns]
-        product, squares = state["product"][half].sum(dim=0)[:, columns], state["squares"][half].sum(dim=0)
-    rows = float(gram[0, 0].clamp(min=1))
-    mean = frozen.mean_generated if name == "generated" else frozen.mean
-    centred = product - gram[:, 0].float()[None, :, None] * mean[:, None]
-    total = squares - 2 * mean * product[:, 0] + rows * mean.square()
-    gained = gains_from_sums(frozen.fits[name], gram, centred)
+    if name != "types":
+        parts = ("gram", "product", "squares")
+        if name == "generated":
+            gram, product, squares = (state[f"{one}_generated"] for one in parts)
+        else:
+            gram, product, squares = (state[one].sum(dim=0) for one in parts)
+        mean = frozen.mean_generated if name == "generated" else frozen.mean
+        gained, total = _gained(frozen.fits[name], gram, product, squares, mean)
+        return (gained / total.clamp(min=1e-12)).numpy()
+    gained, total = torch.zeros(1), torch.zeros(1)
+    for here, there in ((0, 1), (1, 0)):
+        quarter = fit_of(design, name, *sums(design, state, slice(there, there + 1))).around(frozen.mean)
+        gram, product = sums(design, state, slice(here, here + 1))
+        more, of = _gained(quarter, gram, product, state["squares"][here], frozen.mean)
+        gained, total = gained + more, total + of
     return (gained / total.clamp(min=1e-12)).numpy()
+
+
+def _gained(one: Fit, gram: Tensor, product: Tensor, squares: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the families of a fit lower the sum of squares `[family, layer, neuron]`, and what it is in all."""
+    rows = float(gram[0, 0].clamp(min=1))
+    centred = product - gram[:, 0].float()[None, :, None] * mean[:, None]
+    return gains_from_sums(one, gram, centred), squares - 2 * mean * product[:, 0] + rows * mean.square()
 
 
 def _shift(

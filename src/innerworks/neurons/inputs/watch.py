@@ -4,12 +4,13 @@ The activation of a neuron is the input of the down projection (in gated familie
 sign means nothing by itself: turning both what is read and what is written around changes nothing. So all here is about variance.
 
 0. Before the pass a small sample says to which limits activations are clipped (`limits.py`); the limits are kept with the sums.
-1. Discovery: sums of `x xᵀ` and `x a` over rows (real tokens but the first of a text), apart for token types to fit on and to
-   test on. At the first batch of confirmation they become ridge fits (`fits.py`) and triggers (`detectors.py`), and stay so.
+1. Discovery: sums of `x xᵀ` and `x a` over rows (real tokens but the first of a text), apart for the parts of the token types.
+   At the first batch of confirmation they become ridge fits (`fits.py`) and triggers (`detectors.py`), and stay so.
 2. Confirmation: per document and family, by how much the fit with the family beats the one without it. Families that the token
-   itself decides are fitted on one half of the token types and tested on the other, without columns for single tokens. On
-   generated tokens position alone is asked. One row in two is tested, of a document's first window.
-3. All along: the strongest activations on either side of zero with their places, a histogram, each document's mean by stratum.
+   itself decides are fitted on one half of the token types and tested on the other, without columns for single tokens, and
+   their gains are also added up by token type (`buckets.py`). On generated tokens position alone is asked. One row in two is
+   tested, of a document's first window.
+3. All along: the strongest activations on either side of zero with their places, a histogram, how many documents there are.
 
 It does not say what a neuron writes, nor whether anything depends on it. Gurnee et al. 2024, arXiv:2401.12181; Voita et al. 2023,
 arXiv:2309.04827.
@@ -27,10 +28,10 @@ from innerworks.errors import UsageError
 from innerworks.model import Model, strongest
 from innerworks.model.anatomy import Anatomy
 from innerworks.model.observe import State, zeros
-from innerworks.neurons.inputs import detectors, histogram
-from innerworks.neurons.inputs.design import OF_THE_TOKEN, Design
+from innerworks.neurons.inputs import buckets, detectors, histogram
+from innerworks.neurons.inputs.design import OF_THE_TOKEN, PARTS, TESTED, Design
 from innerworks.neurons.inputs.detectors import Detectors
-from innerworks.neurons.inputs.fits import Asked, Fit, ask, fit, gains
+from innerworks.neurons.inputs.fits import Asked, Fit, ask, fit, gains, row_gains
 from innerworks.neurons.inputs.limits import limits, sample
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Half
@@ -41,7 +42,7 @@ COUNTED = 16  # one row in so many is counted in the histogram
 K = 8  # strongest contexts that are kept of a neuron, on either side of zero
 HALVES: tuple[Half, Half] = ("discovery", "confirmation")
 WHERE = (*HALVES, "random")  # parts of a reading whose strongest contexts are kept apart
-OTHERS, TESTED = 0, 1  # halves of the token types: to fit on, to test on
+OTHERS = slice(0, TESTED)  # parts of the token types that are fitted on
 
 #: fit -> the families tested with it. `full`: all columns and types. `types`: fitted on half of the types, no single tokens.
 FITS = {"full": ("position", "token", "previous_token"), "types": OF_THE_TOKEN, "generated": ("position",)}
@@ -64,6 +65,7 @@ class _Row:
 
     rows: Int[Tensor, " row"]
     tested: Int[Tensor, " some"]
+    bucket: Int[Tensor, " some"]  # of their types
     asked: dict[str, Asked]
 
 
@@ -84,7 +86,6 @@ class Inputs:
         self.design = Design.of(self.model.tokenizer, reading, vocab=anatomy.vocab)
         self._columns = columns_of(self.design)
         self._groups = {name: i for i, name in enumerate(groups_of(reading))}
-        self._strata = {name: i for i, name in enumerate(strata_of(reading))}
         self._windows, self._bits = window_numbers(reading), position_bits(reading)
         self._reading, self._frozen = reading, None
         return self._empty(anatomy, reading)
@@ -93,7 +94,7 @@ class Inputs:
         layers, neurons = anatomy.layers, anatomy.neurons
         columns, generated = len(self.design.columns), len(self._columns["generated"])
         fixed = limits(self.model, sample(reading))
-        by_test, by_half = (len(self._groups), len(TESTS)), (len(HALVES), len(self._strata))
+        by_test = len(self._groups), len(TESTS)
 
         def small(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(*shape, layers, neurons, dtype=dtype)
@@ -102,9 +103,9 @@ class Inputs:
             "fixed_low": fixed.low,
             "fixed_high": fixed.high,
             "fixed_stream": fixed.stream,
-            "gram": zeros(2, columns, columns),
-            "product": torch.zeros(2, layers, columns, neurons),
-            "squares": small(2),  # of clipped activations, by half of the token types
+            "gram": zeros(PARTS, columns, columns),
+            "product": torch.zeros(PARTS, layers, columns, neurons),
+            "squares": small(PARTS),  # of clipped activations, by part of the token types
             "gram_generated": zeros(generated, generated),
             "product_generated": torch.zeros(layers, generated, neurons),
             "squares_generated": small(),
@@ -113,11 +114,10 @@ class Inputs:
             "gained": small(*by_test),  # units whose gain is positive
             "units": zeros(*by_test),
             "total": small(len(TESTS)),  # squares around the mean of the rows tested on
-            "mean": small(*by_half),  # of units' means
-            "mean_squared": small(*by_half),
-            "mean_units": zeros(*by_half),
+            "documents": zeros(len(HALVES)),
             "strongest": torch.full((len(WHERE), 2, layers, neurons, K), strongest.EMPTY),
             "histogram": torch.zeros(layers, neurons, histogram.BINS, dtype=torch.int32),
+            **buckets.empty(layers, neurons),
             **detectors.empty(layers, neurons),
         }
 
@@ -128,9 +128,10 @@ class Inputs:
         real = batch.mask.clone()
         real[:, 0] = False
         self._features, self._lengths = self.design.rows(batch.tokens), batch.mask.sum(dim=1).tolist()
-        self._tested = self.design.half.to(batch.tokens.device)[batch.tokens]
-        flat, tested = real.flatten().nonzero()[:, 0], self._tested.flatten()
-        self._flat = (flat[~tested[flat]], flat[tested[flat]]) if batch.material == "text" else (flat,)
+        part = self.design.part.to(batch.tokens.device)[batch.tokens]
+        self._tested, flat = part == TESTED, real.flatten().nonzero()[:, 0]
+        parts = [flat[part.flatten()[flat] == one] for one in range(PARTS)]
+        self._flat = parts if batch.material == "text" else [flat]
         self._counted = flat[(flat % batch.tokens.shape[1]) % COUNTED == COUNTED // 2]
         texts = batch.tokens.tolist()
         keys = [
@@ -160,22 +161,23 @@ class Inputs:
         self._keep_strongest(state, batch)
         first = self._window == 0
         if batch.material == "text":
-            half, stratum = HALVES.index(batch.half), self._strata[batch.stratum]
-            state["mean_units"][half, stratum] += int((first & (torch.tensor(self._lengths) > 1)).sum())
+            state["documents"][HALVES.index(batch.half)] += int((first & (torch.tensor(self._lengths) > 1)).sum())
         if batch.half == "confirmation":
             for row in self._confirmed(state, batch):
                 for name, asked in row.asked.items():
                     for i, (of, _) in enumerate(TESTS):
                         state["units"][self._group(batch), i] += of == name and len(asked.x) > 0
+                if "types" in row.asked:
+                    buckets.count(state, row.bucket)
             return
         features = self._features.flatten(0, 1)
         if batch.material == "random":
             x = features[self._flat[0]][:, self._columns["generated"]].double().cpu()
             state["gram_generated"] += x.mT @ x
             return
-        for half, chosen in enumerate(self._flat):
+        for part, chosen in enumerate(self._flat):
             x = features[chosen].double().cpu()
-            state["gram"][half] += x.mT @ x
+            state["gram"][part] += x.mT @ x
 
     def _group(self, batch: TextBatch) -> int:
         return self._groups[batch.stratum if batch.stratum in self._groups else batch.material]
@@ -218,22 +220,10 @@ class Inputs:
             state["product_generated"][layer] += (x.mT @ chosen).cpu()
             state["squares_generated"][layer] += _squares(chosen).cpu()
             return
-        sums = torch.zeros(len(a), a.shape[-1], device=a.device)
-        for half, rows in enumerate(self._flat):
+        for part, rows in enumerate(self._flat):
             chosen = torch.clamp(flat.index_select(0, rows), low, high)
-            state["product"][half, layer] += (features[rows].mT @ chosen).cpu()
-            state["squares"][half, layer] += _squares(chosen).cpu()
-            of = torch.nn.functional.one_hot(rows // a.shape[1], len(a)).to(chosen)
-            sums += of.mT @ chosen
-        means = sums / torch.tensor(self._lengths, device=a.device).sub(1).clamp(min=1)[:, None]
-        for row, length in enumerate(self._lengths):
-            if length > 1 and self._window[row] == 0:
-                self._add_mean(state, batch, layer, means[row])
-
-    def _add_mean(self, state: State, batch: TextBatch, layer: int, mean: Tensor) -> None:
-        half, stratum = HALVES.index(batch.half), self._strata[batch.stratum]
-        state["mean"][half, stratum, layer] += mean.cpu()
-        state["mean_squared"][half, stratum, layer] += mean.square().cpu()
+            state["product"][part, layer] += (features[rows].mT @ chosen).cpu()
+            state["squares"][part, layer] += _squares(chosen).cpu()
 
     # --- confirmation --------------------------------------------------------------------------------------------
 
@@ -242,15 +232,20 @@ class Inputs:
         frozen = self.frozen(state)
         text = batch.material == "text"
         mean = (frozen.mean if text else frozen.mean_generated)[layer].to(a.device)
+        by_type = []
         for i, row in enumerate(self._confirmed(state, batch)):
             if not len(row.rows):
                 continue
             seen = torch.clamp(a[i].index_select(0, row.rows), low, high).sub_(mean)
             for name, asked in row.asked.items():
-                rows = seen if name != "types" else seen.index_select(0, row.tested)
-                self._add(state, batch, layer, name, gains(frozen.fits[name], layer, asked, rows), _squares(rows))
-            if text:
-                self._add_mean(state, batch, layer, seen.mean(dim=0) + mean)
+                if name != "types":
+                    self._add(state, batch, layer, name, gains(frozen.fits[name], layer, asked, seen), _squares(seen))
+                    continue
+                rows = seen.index_select(0, row.tested)
+                by_row = row_gains(frozen.fits[name], layer, asked, rows)
+                by_type.append(buckets.Rows(bucket=row.bucket, gain=by_row, total=rows.square()))
+                self._add(state, batch, layer, name, by_row.sum(dim=1), _squares(rows))
+        buckets.add(state, layer, by_type)
         if text:
             detectors.add(state, frozen.detectors.layers[layer], batch, self._window == 0, layer, a)
 
@@ -278,7 +273,8 @@ class Inputs:
                     for name in names
                     if len(tested if name == "types" else rows)
                 }
-                found.append(_Row(rows=rows, tested=tested, asked=asked))
+                bucket = self.design.bucket.to(device)[batch.tokens[i, rows[tested]]]
+                found.append(_Row(rows=rows, tested=tested, bucket=bucket, asked=asked))
             self._rows = found
         return self._rows
 
@@ -293,24 +289,34 @@ class Inputs:
 
 def freeze(design: Design, reading: Reading, state: State, device: torch.device) -> Frozen:
     """Fit every neuron on what discovery has added up, and choose triggers."""
-    columns = columns_of(design)
-    grams = {"full": state["gram"].sum(dim=0), "types": state["gram"][OTHERS], "generated": state["gram_generated"]}
-    products = {"full": state["product"].sum(dim=0), "types": state["product"][OTHERS], "generated": state["product_generated"]}
+    whole = state["gram"].sum(dim=0), state["product"].sum(dim=0)
+    generated = state["gram_generated"], state["product_generated"]
     mean, mean_generated = (
-        products[name][:, 0] / float(grams[name][0, 0].clamp(min=1))
-        for name in ("full", "generated")  # the first is a constant
+        product[:, 0] / float(gram[0, 0].clamp(min=1))  # the first column is a constant
+        for gram, product in (whole, generated)
     )
-    fits = {}
-    for name, families in FITS.items():
-        told = [design.columns[i][0] for i in columns[name]]
-        places = {family: [i for i, one in enumerate(told) if one == family] for family in families}
-        gram, product = grams[name], products[name]
-        if name == "types":
-            gram, product = gram[columns[name]][:, columns[name]], product[:, columns[name]]
-        around = mean_generated if name == "generated" else mean
-        fits[name] = fit(gram, product, columns[name], places).around(around).to(device)
+    fits = {
+        "full": fit_of(design, "full", *whole).around(mean).to(device),
+        "types": fit_of(design, "types", *sums(design, state, OTHERS)).around(mean).to(device),
+        "generated": fit_of(design, "generated", *generated).around(mean_generated).to(device),
+    }
     chosen = detectors.choose(state["strongest"][0], reading)
     return Frozen(mean=mean, mean_generated=mean_generated, fits=fits, detectors=chosen)
+
+
+def sums(design: Design, state: State, parts: slice) -> tuple[Tensor, Tensor]:
+    """`xᵀx` and `xᵀa` of some parts of the token types, over the columns without single tokens."""
+    columns = columns_of(design)["types"]
+    gram, product = state["gram"][parts].sum(dim=0), state["product"][parts].sum(dim=0)
+    return gram[columns][:, columns], product[:, columns]
+
+
+def fit_of(design: Design, name: str, gram: Tensor, product: Tensor) -> Fit:
+    """One of the fits, from sums over its columns."""
+    columns = columns_of(design)[name]
+    told = [design.columns[i][0] for i in columns]
+    places = {family: [i for i, one in enumerate(told) if one == family] for family in FITS[name]}
+    return fit(gram, product, columns, places)
 
 
 def columns_of(design: Design) -> dict[str, list[int]]:
@@ -324,15 +330,11 @@ def columns_of(design: Design) -> dict[str, list[int]]:
     }
 
 
-def strata_of(reading: Reading) -> list[str]:
-    """The strata of the text, in the order of the arrays."""
-    return sorted({unit.stratum for unit in reading.units if unit.material == "text"})
-
-
 def groups_of(reading: Reading) -> list[str]:
     """The strata within which confirmation units vary: those of the text where each has units enough, else the text as one."""
     counts = Counter(unit.stratum for unit in reading.units if (unit.material, unit.half) == ("text", "confirmation"))
-    apart = set(counts) == set(strata_of(reading)) and min(counts.values(), default=0) >= CONSTANTS.stratified_from
+    there = {unit.stratum for unit in reading.units if unit.material == "text"}
+    apart = set(counts) == there and min(counts.values(), default=0) >= CONSTANTS.stratified_from
     return [*(sorted(counts) if apart else ["text"]), "random"]
 
 
