@@ -45,7 +45,12 @@ def verdict(claim: str, *rows: Finding) -> Verdict:
 def test_a_label_makes_a_claim_hold_and_a_wide_ceiling_leaves_it_open(claim: str, behaviour: str) -> None:
     label = row(behaviour, "variance_explained")
     ceiling = row(behaviour, "ceiling", "model", target="L0N0", effect_high=0.5, p=None, q=None, rung=0)
-    assert verdict(claim, label, ceiling).verdict == "holds"
+    harm = row(behaviour, "harm", unit="nats", floor=0.02, q=0.01, rung=0)
+    assert verdict(claim, label, ceiling, harm).verdict == "holds"
+    idle = replace(harm, effect=0.001, effect_low=0.0, effect_high=0.002, q=1.0)
+    in_part = verdict(claim, label, ceiling, idle, replace(idle, measure="joint_harm", site="model"))
+    assert (in_part.verdict, in_part.evidence[-1].answer) == ("holds in part", "open")
+    assert verdict(claim, label, ceiling, idle, replace(harm, measure="joint_harm", site="model")).verdict == "holds"
     found = verdict(claim, replace(label, rung=0, q=1.0), ceiling)
     assert (found.verdict, found.evidence[0].answer) == ("not measured", "open")
     assert "0.500 not excluded" in found.summary
@@ -67,5 +72,5 @@ def test_detectors_need_to_lie_early_for_the_claim_to_hold_whole() -> None:
     several = row("polysemantic_neuron", "several_tokens", **{**shape, "n": 2}, effect=0.95, p=None)
     common = row("token_neuron", "variance_explained", effect=0.8, floor=0.66)
     found = verdict("F7", detector, early, several, common)
-    assert [one.answer for one in found.evidence] == ["yes", "yes", "yes", "open"]
-    assert found.verdict == "holds in part" and found.evidence[-1].number == 0.95
+    assert [one.answer for one in found.evidence] == ["yes", "yes", "yes", "open", "open"]
+    assert found.verdict == "holds in part" and found.evidence[3].number == 0.95

@@ -15,6 +15,7 @@ arrays/STUDY.safetensors          what each study kept: the same arrays give the
   ablations                       `SET/metric [unit]`: each metric without a set of heads (`clean` for none), and
                                   `removed/material [layer, head]`
   neuron_inputs                   `mean [test, layer, neuron]`, `peak`, `histogram`, ...: see `innerworks.atlas.neurons`
+  neuron_necessity                `harm`, `elsewhere [trial, unit]` (NaN: no such token there), `by_control/TRIAL [control, unit]`
 arrays/patterns.safetensors       attention patterns of the examples, `[query, key]` each, by the name in `examples.array`
 report.html                       one page, no network
 

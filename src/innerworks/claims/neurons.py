@@ -5,7 +5,7 @@ What each clause reads: a behaviour and a measure of `findings.parquet`. A claus
 
 from typing import TYPE_CHECKING
 
-from innerworks.claims.claim import Claim
+from innerworks.claims.claim import Claim, Clause
 from innerworks.claims.rules import more, share, some
 
 if TYPE_CHECKING:
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 SECOND_MODEL = "a scan sees one model; lay two side by side with: innerworks universal A B"
 PRECISION = "average_precision"
+
+
+def needed(behaviour: str) -> Clause:
+    """Is the loss of what a kind responds to higher without one of its neurons, or without the strongest of them together?
+
+    Few are asked, so that nothing follows from none of them being needed.
+    """
+    return more("predictions depend on some of them, alone or jointly", behaviour, ("harm", "joint_harm"), denies=False)
 
 
 def without_relu(findings: "polars.DataFrame") -> str | None:
@@ -37,6 +45,7 @@ NEURONS = (
                 "position_neuron",
                 measure="variance_explained",
             ),
+            needed("position_neuron"),
         ),
     ),
     Claim(
@@ -126,6 +135,7 @@ NEURONS = (
                 "several_tokens",
                 denies=False,
             ),
+            needed("token_detector"),
         ),
     ),
     Claim(
@@ -157,6 +167,7 @@ NEURONS = (
                 "alphabet_neuron",
                 measure="variance_explained",
             ),
+            needed("alphabet_neuron"),
         ),
     ),
     Claim(
@@ -170,6 +181,7 @@ NEURONS = (
                 "previous_token_neuron",
                 measure="variance_explained",
             ),
+            needed("previous_token_neuron"),
         ),
     ),
     Claim(

@@ -62,14 +62,14 @@ def some(says: str, behaviours: str | Sequence[str], *, rung: int = 1, measure: 
 def more(
     says: str,
     behaviour: str,
-    measure: str,
+    measure: str | Sequence[str],
     *,
     at_least: int = 1,
     which: Callable[["polars.DataFrame"], "polars.DataFrame"] | None = None,
     among: str | None = None,
     denies: bool = True,
 ) -> Clause:
-    """Does an effect exceed its floor, for at least so many rows of a measure?
+    """Does an effect exceed its floor, for at least so many rows of a measure (or of any of several, of one q)?
 
     Yes: those above the floor with q <= .05 (p, where no row of the measure has a q). No: every interval lies below the floor.
     Rows of fewer than 12 units answer neither; nor do rows without any p.
@@ -82,7 +82,7 @@ def more(
         import polars as pl
 
         of_kind = findings.filter(_of((behaviour,)))
-        rows = of_kind.filter(pl.col("measure") == measure)
+        rows = of_kind.filter(pl.col("measure").is_in([measure] if isinstance(measure, str) else list(measure)))
         passing = _passing(rows)
         if among is not None:
             other = of_kind.filter(pl.col("measure") == among)

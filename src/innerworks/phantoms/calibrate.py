@@ -45,7 +45,7 @@ HELPER = "helper"
 NOTHING = "none"
 LISTED = 12  # exceptions, in words
 RESTING = "first_token"  # no mistake beside another kind
-RAISING = ("ablations", "composition")  # studies that raise the rungs of labels, and give none
+RAISING = ("ablations", "composition", "neuron_necessity")  # studies that raise the rungs of labels, and give none
 SHORT = {
     "previous_token": "prev",
     "current_token": "curr",

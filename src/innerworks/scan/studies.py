@@ -1,8 +1,8 @@
 """The studies of a scan, in the order in which they see each other's findings; and how they are run, without a word about files.
 
 1. `studies()`: where heads look, which relations they follow, what they write and suppress, what is lost without them, which head
-   feeds which, which serve a domain; then what neurons respond to, what they write, and which of them tell a kind of text, single
-   out a concept, or carry agreement and facts.
+   feeds which, which serve a domain; then what neurons respond to, and whether anything depends on that; what they write, which
+   tell a kind of text, which are specific to a concept, which serve agreement and facts.
 2. `watch`: the union of their instruments, for one pass over the text.
 3. `decide`: what all of them come to, a function of what each has kept.
 """
@@ -26,6 +26,7 @@ from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Study, Units, units_of
 from innerworks.neurons.agreement.study import Agreement
 from innerworks.neurons.concepts.study import Concepts
+from innerworks.neurons.effects.study import Effects
 from innerworks.neurons.inputs.study import NeuronInputs
 from innerworks.neurons.knowledge.study import Knowledge
 from innerworks.neurons.outputs import Outputs, Vocabulary
@@ -39,7 +40,7 @@ Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or No
 #: chapter -> its studies, in the order in which they see each other's findings
 STUDIES: dict[str, tuple[Callable[[], Study], ...]] = {
     "heads": (Seen, Syntax, Circuits, Suppression, AblationStudy, Composition, Domains, Sinks, Streaming),
-    "neurons": (NeuronInputs, Outputs, Vocabulary, Skills, Concepts, Agreement, Knowledge),
+    "neurons": (NeuronInputs, Effects, Outputs, Vocabulary, Skills, Concepts, Agreement, Knowledge),
 }
 
 
