@@ -53,6 +53,32 @@ def test_attribute_prints_parts_and_sums(verb: Callable[..., Any], here: Path, t
     assert sum(part["value"] for part in said["parts"]) + said["rest"] == pytest.approx(said["exact"], abs=1e-3)
 
 
+def test_a_lens_is_trained_written_and_read_with(verb: Callable[..., Any], here: Path, tmp_path: Path) -> None:
+    lines = [" ".join(f"w{30 + (i * j) % 280}" for j in range(1, 41)) for i in range(1, 49)]
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": line}) for line in lines))
+    corpus, file = f"file:{tmp_path / 'text.jsonl'}", tmp_path / "my.lens"
+    options = ("-m", here / "model", "--corpus", corpus, "--positions", 256)
+    done = verb("lens", "--train", file, *options)
+    assert done.code == 0, done.err
+    assert "logit lens" in done.out and "tuned" in done.out and f"Lens: {file}\n" in done.out and "256 positions of" in done.out
+    read = verb("lens", PROMPT, "-m", here / "model", "--tuned", file)
+    assert read.code == 0 and read.out.startswith("Tuned lens of") and "as in the logit lens: L2" in " ".join(read.out.split())
+    said = json.loads(verb("lens", "--train", file, *options, "--site", "resid_pre", "--json").out)
+    assert said["kind"] == "resid_pre" and [row["site"] for row in said["held_out"]] == [f"L{i}.resid_pre" for i in range(3)]
+    assert all(row["tuned_lens"] <= row["logit_lens"] for row in said["held_out"])
+
+
+def test_training_that_is_interrupted_writes_nothing(
+    verb: Callable[..., Any], here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("innerworks.residual.tune", interrupt)
+    done = verb("lens", "--train", tmp_path / "my.lens", "-m", here / "model")
+    assert done.code == 1 and "Interrupted: nothing was written" in done.err and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -60,6 +86,11 @@ def test_attribute_prints_parts_and_sums(verb: Callable[..., Any], here: Path, t
         (("lens", PROMPT, "--site", "mlp_out"), "the lens reads streams"),
         (("lens", PROMPT, "--html", "/no/such/lens.html"), "no file can be written there"),
         (("lens", ""), "no token in ''"),
+        (("lens",), "Which prompt?"),
+        (("lens", PROMPT, "--train", "my.lens"), "--train reads a corpus: no PROMPT"),
+        (("lens", PROMPT, "--positions", 64), "--positions goes with --train"),
+        (("lens", "--train", "/no/such/my.lens"), "--train /no/such/my.lens: no file can be written there"),
+        (("lens", "--train", "my.lens", "--positions", 1), "positions=1: at least 32"),
         (("attribute", PROMPT, "--answer", "the cat"), "is 2 tokens"),
         (("attribute", PROMPT, "--answer", "dog", "--by", "heads"), "by='heads': one of component, head, neuron, source."),
         (("attribute", PROMPT, "--answer", "dog", "--top", 0), "--top 0: at least 1"),
@@ -70,6 +101,11 @@ def test_attribute_prints_parts_and_sums(verb: Callable[..., Any], here: Path, t
 def test_a_mistake_is_one_line(verb: Callable[..., Any], here: Path, arguments: tuple[Any, ...], says: str) -> None:
     done = verb(*arguments, "-m", here / "model")
     assert done.code == 2 and says in done.err and done.out == "", done
+
+
+def test_a_file_that_is_no_lens_is_refused(verb: Callable[..., Any], here: Path) -> None:
+    done = verb("lens", PROMPT, "-m", here / "model", "--tuned", here / "model" / "config.json")
+    assert done.code == 1 and "config.json is no tuned lens, or damaged" in done.err
 
 
 def test_an_answer_is_needed(verb: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from innerworks.errors import UsageError
 from innerworks.model.model import Model
 from innerworks.model.readout import Top, attribute, top
 from innerworks.model.readout.attribution import By
+from innerworks.residual.tuned_lens import TunedLens
 from innerworks.show.prompt import Guess, Named, Place, PromptLens, PromptShares, Share
 from innerworks.show.prompt.shares import Kind
 
@@ -23,27 +24,39 @@ GUESSES = 5  # that are told of each place, at least
 PARTS = 20
 
 
-def lens(model: Model, prompt: str, *, kind: str = "resid_post", k: int = 1) -> PromptLens:
+def lens(model: Model, prompt: str, *, kind: str | None = None, k: int = 1, tuned: TunedLens | None = None) -> PromptLens:
     """Which token would each layer name at each position of a prompt, how likely is it, and how undecided is the layer?
 
-    kind: the stream that is read: resid_post, resid_pre or resid_mid. k: tokens shown in each cell.
+    kind: the stream that is read: resid_post (where not said), resid_pre or resid_mid. k: tokens shown in each cell. tuned: read
+    it with this tuned lens, which knows one kind of stream; else with the logit lens.
 
     Returns: probabilities, and entropies in nats. An untrained model's layers are all near log(vocab) nats.
     """
+    if tuned is not None and kind not in (None, tuned.kind):
+        raise UsageError(f"This tuned lens was trained on {tuned.kind}: it cannot read {kind}.")
+    kind = tuned.kind if tuned is not None else kind or "resid_post"
     tokens, _ = model.tokenize(prompt)
-    found = top(model, tokens, k=max(k, min(GUESSES, model.anatomy.vocab)), kind=kind)
+    found = top(model, tokens, k=max(k, min(GUESSES, model.anatomy.vocab)), kind=kind, translate=tuned)
     return PromptLens(
         model=model.name,
-        lens="logit lens",
+        lens="logit lens" if tuned is None else "tuned lens",
         tokens=tuple(_text(model, token) for token in tokens[0].tolist()),
         sites=found.sites,
         places=tuple(tuple(_places(model, found, layer)) for layer in range(len(found.sites))),
         shown=k,
-        notes=(FIRST,),
+        notes=(FIRST,) if tuned is None else (NOT_TRAINED_ON, _left(tuned)),
     )
 
 
 FIRST = "The first token is an outlier in most models: what is read there means little."
+NOT_TRAINED_ON = "The first token is an outlier in most models, and no lens is trained on it: what is read there means little."
+
+
+def _left(tuned: TunedLens) -> str:
+    """Which layers a tuned lens leaves as they are."""
+    left = [one.site.partition(".")[0] for one in tuned.held_out if not one.tuned]
+    trained = f"Trained on {tuned.trained_on['positions']:,} positions of {tuned.trained_on['corpus']}"
+    return f"{trained}; as in the logit lens: {', '.join(left) or 'none'}."
 
 
 def _places(model: Model, found: Top, layer: int) -> list[Place]:

@@ -146,11 +146,8 @@ def _streams(
     translate: Translate | None,
 ) -> tuple[tuple[str, ...], tuple[str, ...], list[Float[Tensor, "*where d_model"]]]:
     """The sites, the axes of the streams read there, and the streams."""
-    if kind not in STREAMS:
-        raise UsageError(f"kind={kind!r}: the lens reads streams ({', '.join(STREAMS)}). For what one part adds, use attribute.")
-    if not model.sites(kind):
-        raise UnknownSite(f"There is no {kind} in {model.name}: {model.lacks(kind, 0)}.")
-    sites = model.sites(kind) if layers is None else [f"L{layer}.{kind}" for layer in layers]
+    every = streams_of(model, kind)
+    sites = every if layers is None else [f"L{layer}.{kind}" for layer in layers]
     run = text if isinstance(text, Run) else model.run(text, mask=mask, record=sites, logits="none")
     found = [run[site] if translate is None else translate(Site.parse(site).layer or 0, run[site]) for site in sites]
     rows = wanted_logits(positions, run.mask)
@@ -162,6 +159,15 @@ def _streams(
         last = last_token(run.mask) - run.start
         return tuple(sites), ("batch",), [one[torch.arange(len(one)), last.to(one.device)] for one in found]
     raise UsageError(f"positions={positions!r}: 'all', 'last', positions, or a boolean [batch, seq].")
+
+
+def streams_of(model: Model, kind: str) -> list[str]:
+    """The streams of a kind, one per layer. Raises UsageError for what is no stream, or where the model has none of the kind."""
+    if kind not in STREAMS:
+        raise UsageError(f"kind={kind!r}: the lens reads streams ({', '.join(STREAMS)}). For what one part adds, use attribute.")
+    if not model.sites(kind):
+        raise UnknownSite(f"There is no {kind} in {model.name}: {model.lacks(kind, 0)}.")
+    return model.sites(kind)
 
 
 def last_token(mask: Bool[Tensor, "batch seq"]) -> Int[Tensor, " batch"]:
