@@ -26,13 +26,14 @@ _HOME = {
     "Atlas": "innerworks.atlas",
     "heads": "innerworks",
     "phantoms": "innerworks",
+    "residual": "innerworks",
 }
 
 __all__ = ["Activations", "Atlas", "Corpus", "Model", "Site", "ablate", "collect", "freeze", "heads", "knockout", "load"]
-__all__ += ["patch", "phantoms", "scale", "scan", "steer"]
+__all__ += ["patch", "phantoms", "residual", "scale", "scan", "steer"]
 
 if TYPE_CHECKING:
-    from innerworks import heads, phantoms
+    from innerworks import heads, phantoms, residual
     from innerworks.atlas import Atlas
     from innerworks.model import Model, ablate, freeze, knockout, load, patch, scale, steer
     from innerworks.model.collect import Activations, collect

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-VERBS = ("scan", "report", "show", "models", "collect", "phantoms")
+VERBS = ("scan", "report", "show", "models", "collect", "phantoms", "lens", "attribute")
 
 
 @dataclass(frozen=True)

@@ -59,21 +59,33 @@ class TestLens:
         testing.assert_close(best.logits, logits.topk(3).values)
         assert torch.equal(best.tokens, logits.topk(3).indices)
         testing.assert_close(best.probability, logits.softmax(dim=-1).gather(-1, best.tokens))
+        testing.assert_close(best.entropy, torch.distributions.Categorical(logits=logits).entropy())
+
+    def test_a_translated_stream_is_read_in_its_place(self, tiny_model, tokens):
+        model = tiny_model("llama")
+        run = model.run(tokens, record="L*.resid_post")
+        found = readout.logit_lens(model, run, layers=[0, 2], translate=lambda layer, stream: run[f"L{2 - layer}.resid_post"])
+        testing.assert_close(found, readout.logit_lens(model, run, layers=[2, 0]))
 
     def test_the_top_as_a_table(self, tiny_model, tokens):
         best = readout.top(tiny_model("gpt2"), tokens, k=2)
         table = best.frame()
-        assert table.columns == ["site", "batch", "seq", "rank", "token", "value", "unit", "probability"]
+        assert table.columns == ["site", "batch", "seq", "rank", "token", "value", "unit", "probability", "entropy"]
         assert len(table) == best.tokens.numel() == 3 * 2 * 12 * 2
         row = table.row(-1, named=True)
         assert (row["site"], row["batch"], row["seq"], row["rank"], row["unit"]) == ("L2.resid_post", 1, 11, 1, "logits")
         assert (row["token"], row["value"]) == (best.tokens[-1, -1, -1, -1], best.logits[-1, -1, -1, -1])
+        assert table["entropy"].to_list()[:4] == [*[float(best.entropy[0, 0, 0])] * 2, *[float(best.entropy[0, 0, 1])] * 2]
         last = readout.top(tiny_model("gpt2"), tokens, k=2, positions="last").frame()
         assert last.columns[:3] == ["site", "batch", "rank"]
 
     def test_unknown_positions_are_refused(self, tiny_model, tokens, unchecked):
         with pytest.raises(UsageError, match="positions='none': 'all', 'last'"):
             readout.logit_lens(tiny_model("gpt2"), tokens, positions="none")
+
+    def test_a_stream_that_the_model_does_not_have_is_refused(self, tiny_model, tokens):
+        with pytest.raises(UnknownSite, match="no resid_mid in tiny-gpt_neox: attention and feed-forward read the same"):
+            readout.top(tiny_model("gpt_neox"), tokens, kind="resid_mid")
 
     def test_what_is_no_stream_or_was_not_recorded_is_refused(self, tiny_model, tokens):
         model = tiny_model("gpt2")

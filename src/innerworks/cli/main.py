@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from innerworks import __version__
+from innerworks.cli.attribute import attribute
 from innerworks.cli.certify import certify
 from innerworks.cli.claims import claims
 from innerworks.cli.collect import collect
+from innerworks.cli.lens import lens
 from innerworks.cli.models import models
 from innerworks.cli.phantoms import phantoms
 from innerworks.cli.report import report
@@ -20,7 +22,7 @@ from innerworks.cli.universal import universal
 DONE, FAILED, BAD_USAGE = 0, 1, 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for verb in (scan, report, show, claims, collect, models, certify, phantoms, stream, universal):
+for verb in (scan, report, show, claims, collect, models, certify, phantoms, lens, attribute, stream, universal):
     app.command()(verb)
 
 

@@ -66,6 +66,16 @@ def small(value: int | float | None) -> str:
     return f"{value / 10**power:.1f}e−{-power}".replace("-", "−")
 
 
+def signed(value: float) -> str:
+    """Print a share with its sign: `+0.123`, `−1.200`; below 0.01 its first digits.
+
+    >>> signed(3.14159), signed(-0.00123), signed(0.0)
+    ('+3.142', '−0.0012', '0.000')
+    """
+    said = number(value) if abs(value) >= 0.01 or value == 0 else small(value)
+    return f"+{said}" if value > 0 else said
+
+
 def count(value: int) -> str:
     """Print a whole number with thin spaces between thousands: 44 064."""
     return f"{value:,}".replace(",", "\u202f")

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from innerworks.errors import ModelError, UnsupportedModel, UsageError
+from innerworks.errors import ModelError, UnsupportedModel, UsageError, near_misses
 from innerworks.model.call import Handler, Place, position_ids
 from innerworks.model.model import Model
 from innerworks.model.norms import Norm
@@ -317,9 +317,16 @@ def _rows(mask: Bool[Tensor, "batch seq"], position: int) -> Int[Tensor, " batch
     return (mask & (mask.cumsum(dim=1) == at[:, None] + 1)).long().argmax(dim=1)
 
 
+def way(by: str) -> By:
+    """The way of splitting that was meant. Raises UsageError for what is none."""
+    for one in get_args(By):
+        if by == one:
+            return one
+    raise UsageError(f"by={by!r}: one of {', '.join(get_args(By))}.{near_misses(by, get_args(By))}")
+
+
 def _refuse(model: Model, by: By) -> None:
-    if by not in get_args(By):
-        raise UsageError(f"by={by!r}: one of {', '.join(get_args(By))}.")
+    way(by)
     if not model.anatomy.sums:
         raise UnsupportedModel(
             f"{model.name} norms its stream after each addition, so its logits are no sum of what was added. "
