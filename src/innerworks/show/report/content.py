@@ -211,7 +211,7 @@ def content(atlas: Atlas) -> Page:
         read=verdicts.what_was_read(atlas),
         map=_map(found),
         sections=tuple(_section(atlas, one, examples) for one in told if one.labels),
-        told=tuple(_told(atlas, one) for one in facts.facts(atlas.findings)),
+        told=tuple(_told(atlas, one) for chapter in ("heads", "residual") for one in facts.facts(atlas.findings, chapter)),
         absent=tuple(_absent(atlas, one) for one in told if not one.labels),
         causal=any(one.tried for one in told),
         every=embedded(embedded_heads(atlas, found, examples)),

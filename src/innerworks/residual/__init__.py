@@ -1,0 +1,1 @@
+"""The residual chapter: the stream that every part reads and writes."""
