@@ -472,8 +472,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
             name="anisotropy",
             title="anisotropy",
             says="makes all tokens alike",
-            meaning="Tokens of different documents point the same way, as if all lay in a narrow cone. A few rogue dimensions can "
-            "do that by themselves: without them, or with the mean taken off, tokens may be as different as one expects.",
+            meaning="Tokens of different documents point the same way, as if all lay in a narrow cone. A few rogue dimensions "
+            "can do that by themselves: without them, or with the mean taken off, tokens may be as different as one expects.",
             source="Ethayarajh 2019, arXiv:1909.00512",
             colour="#3C6E91",
             mark="triangle-up",

@@ -90,7 +90,17 @@ def _without_others(documents: Documents, left_out: Sequence[int], rng: np.rando
     """The same with as many dimensions left out that are none of these: the mean over 20 draws."""
     others = np.setdiff1d(np.arange(documents[0].shape[1]), left_out)
     draws = [rng.choice(others, size=len(left_out), replace=False).tolist() for _ in range(CONSTANTS.controls if left_out else 1)]
-    return np.mean([_cosines([_unit_mean(rows, draw) for rows in documents]) for draw in draws], axis=0)
+    kept = torch.ones(len(draws), documents[0].shape[1], dtype=documents[0].dtype)
+    for weights, draw in zip(kept, draws, strict=True):
+        weights[draw] = 0.0
+    means = [_unit_means(rows, kept) for rows in documents]
+    return np.array([float((means[a] * means[b]).sum(dim=1).mean()) for a, b in pairs(len(documents))])
+
+
+def _unit_means(rows: Float[Tensor, "row dimension"], kept: Float[Tensor, "draw dimension"]) -> Float[Tensor, "draw dimension"]:
+    """The mean of unit vectors with only these dimensions, for many draws at once."""
+    lengths = (rows.square() @ kept.mT).sqrt().clamp(min=torch.finfo(rows.dtype).tiny)
+    return (1 / lengths).mT @ rows * kept / len(rows)
 
 
 # --- how many dimensions -----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 1. `robust_z` (rogue_dimension): on confirmation documents, the robust z of a dimension on ordinary tokens less that of the
    furthest direction drawn at random exceeds the floor. Neither first nor massive tokens are counted.
 2. `first_token_ratio` (massive_dimension): the value at the first token is more than a hundred times the typical size of a
-   dimension elsewhere. Told apart from 1: a dimension may be either, both, or neither.
+   dimension on ordinary tokens, and ten times its own there. Told apart from 1: a dimension may be either, both, or neither.
 3. False discoveries are controlled over the two questions and all candidates (`stats.family_q`). Beside them stands one row for
    each question that bounds every other dimension (`ceiling`).
 """

@@ -56,7 +56,7 @@ def _owed(cosine: Array, layers: Sequence[int]) -> list[Finding]:
     every = [*([layer] for layer in layers), list(layers)]
     found = [_share_owed(cosine[:, some].sum(axis=1)) for some in every]
     p = np.array([float(one.p_above(HALF)) for one, _, _ in found])
-    q = [*adjust(p[:-1]).tolist(), None]
+    q = [*adjust(p[:-1]).tolist(), float(p[-1])]  # the model as a whole is a test of its own
     rows = []
     for some, (one, without, others), one_p, one_q in zip(every, found, p.tolist(), q, strict=True):
         of_model = some is every[-1]

@@ -22,10 +22,16 @@ def log_counts(reading: Reading, vocab: int) -> Float[np.ndarray, " vocab"]:
 
 
 def correlations(
-    sizes: Float[np.ndarray, "row dimension"], feature: Float[np.ndarray, " row"]
-) -> Float[np.ndarray, " dimension"]:
-    """Spearman's correlation of each dimension with a feature over the tokens of one document; 0 for what does not vary."""
-    ranks, of_feature = rankdata(sizes, axis=0), rankdata(feature)
-    ranks, of_feature = ranks - ranks.mean(axis=0), of_feature - of_feature.mean()
-    scale = np.sqrt((ranks**2).sum(axis=0) * (of_feature**2).sum())
-    return np.asarray(ranks.T @ of_feature / np.where(scale > 0, scale, 1.0))
+    sizes: Float[np.ndarray, "row dimension"], features: Float[np.ndarray, "feature row"]
+) -> Float[np.ndarray, "feature dimension"]:
+    """Spearman's correlation of each dimension with features over the tokens of one document; 0 for what does not vary."""
+    ranks, of_features = _ranks(sizes.T), _ranks(features)
+    return of_features @ ranks.T
+
+
+def _ranks(values: Float[np.ndarray, "some row"]) -> Float[np.ndarray, "some row"]:
+    """Ranks within each row of numbers, centred, of length 1; zero where there is but one rank."""
+    ranks = rankdata(values, axis=1)
+    ranks = ranks - ranks.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(ranks, axis=1, keepdims=True)
+    return ranks / np.where(length > 0, length, 1.0)

@@ -148,10 +148,10 @@ def _encoded(rows: Sequence[tuple[Tensor, Tensor, Tensor]], dimension: int, coun
     """Correlations with frequency and with position, of the dimension and averaged over all others: `[feature, 2, document]`."""
     result = np.zeros((2, 2, len(rows)))
     for number, (points, ids, positions) in enumerate(rows):
-        for place, feature in enumerate((counts[ids.numpy()], positions.numpy().astype(np.float64))):
-            every = correlations(points.abs().numpy(), feature)
-            own = every[dimension]
-            result[place, :, number] = own, (every.sum() - own) / (len(every) - 1)
+        features = np.stack([counts[ids.numpy()], positions.numpy().astype(np.float64)])
+        every = correlations(points.abs().numpy(), features)
+        own = every[:, dimension]
+        result[:, 0, number], result[:, 1, number] = own, (every.sum(axis=1) - own) / (every.shape[1] - 1)
     return result
 
 

@@ -9,7 +9,8 @@ arXiv:2105.06990).
 2. Of each document (its first window), on ordinary tokens: by how much the robust z of a dimension exceeds the largest of
    directions drawn at random (`sizes.py`). Summed over documents by half and stratum, with squares and signs, so that memory
    does not grow with the text.
-3. Of each document: the logarithm of `|x|` at its first token over the median size on ordinary tokens; the same sums.
+3. Of each document: the logarithm of `|x|` at its first token over the median size of all dimensions on ordinary tokens, or a
+   tenth of the dimension's own size there, if that is more: what is as large everywhere is no massive activation. The same sums.
 
 Only text is watched, no generated tokens.
 """
@@ -117,6 +118,6 @@ def _of_documents(
     """Of each text: the robust z of every dimension, the largest of random directions, and log sizes at the first token."""
     sizes = root_mean_squares(stream, ordinary)
     turned = robust_z(root_mean_squares(stream @ along, ordinary)).amax(dim=1)
-    typical = sizes.median(dim=1, keepdim=True).values.clamp(min=TINY)
-    ratio = stream[:, 0].abs().clamp(min=TINY).log() - typical.log()
+    elsewhere = torch.maximum(sizes.median(dim=1, keepdim=True).values, sizes / LONG)
+    ratio = stream[:, 0].abs().clamp(min=TINY).log() - elsewhere.clamp(min=TINY).log()
     return robust_z(sizes), turned, ratio
