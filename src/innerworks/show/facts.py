@@ -84,6 +84,8 @@ def _sentence(scores: Sequence[Score]) -> str:
     unit = f" {first.unit}" if first.unit else ""
     best = f"{numbers.estimate(first.effect, first.low, first.high)}{unit}"
     said, floor = f"{what[0].upper()}{what[1:]}{of} ({where(first.material)})", numbers.constant(first.floor)
+    if first.measure == CEILING:
+        return f"{said}: none has more than {numbers.rounded(max(score.high for score in scores))}{unit}, the floor is {floor}."
     if not first.floor:  # a description: nothing was put to a test
         return f"{said}: {best}." if len(scores) == 1 else f"{said}: the largest is {place(first)}, {best}."
     if len(scores) == 1:

@@ -34,7 +34,7 @@ from innerworks.sites import Site
 from innerworks.stats import CONSTANTS
 from innerworks.text import TextBatch
 
-ENCODED = 8  # dimensions whose correlations are taken, each where it sticks out furthest
+ENCODED = 8  # dimensions whose correlations are taken, those that stick out furthest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Effort:
 
 EFFORTS = {
     "quick": Effort(looked=32, removed=16, tokens=24, stretches=1, hows=("zero",), against=("dimensions",)),
-    "standard": Effort(looked=40, removed=20, tokens=24, stretches=2, hows=HOWS, against=tuple(decide_removal.CONTROLS)),
+    "standard": Effort(looked=40, removed=16, tokens=24, stretches=2, hows=HOWS, against=tuple(decide_removal.CONTROLS)),
     "full": Effort(looked=64, removed=64, tokens=64, stretches=8, hows=HOWS, against=tuple(decide_removal.CONTROLS)),
 }
 
@@ -122,12 +122,11 @@ def _look(given: Given, effort: Effort, kept: Kept, mean: Mean) -> Kept:
 
 
 def _where_furthest(labels: dict[decide.Place, float]) -> list[decide.Place]:
-    """Of each rogue dimension the layer where it sticks out furthest; the dimensions that do so in most layers."""
-    layers: dict[int, list[int]] = {}
-    for layer, dimension in labels:
-        layers.setdefault(dimension, []).append(layer)
-    often = sorted(layers, key=lambda dimension: -len(layers[dimension]))[:ENCODED]
-    return [(max(layers[dimension], key=lambda layer: labels[layer, dimension]), dimension) for dimension in often]
+    """Of each rogue dimension the layer where it sticks out furthest; of these places the furthest."""
+    best: dict[int, decide.Place] = {}
+    for at in sorted(labels, key=lambda at: labels[at]):
+        best[at[1]] = at
+    return sorted(best.values(), key=lambda at: -labels[at])[:ENCODED]
 
 
 @torch.no_grad()

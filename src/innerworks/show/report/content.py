@@ -14,7 +14,17 @@ from innerworks.errors import AtlasError
 from innerworks.show import facts, ledger, numbers, verdicts
 from innerworks.show.behaviours import Behaviour
 from innerworks.show.examples import Link, at_query
-from innerworks.show.figures import composition, domains, families, neuron_outputs, sinks, streaming, suppression, syntax
+from innerworks.show.figures import (
+    composition,
+    domains,
+    families,
+    geometry,
+    neuron_outputs,
+    sinks,
+    streaming,
+    suppression,
+    syntax,
+)
 from innerworks.show.figures import heads as figures
 from innerworks.show.ledger import Entry
 from innerworks.show.measures import word
@@ -114,6 +124,23 @@ FIGURES: dict[str, tuple[Drawing, ...]] = {
             title="The stream at the first token, by layer",
             says="Length of the stream at the first token over that elsewhere, by layer.",
             draw=sinks.stream_norms,
+        ),
+    ),
+    "rogue_dimension": (
+        Drawing(
+            title="Dimensions that stick out, by layer",
+            says="Robust z of the size of the largest dimensions on ordinary tokens, by layer, with that of random directions.",
+            draw=geometry.sizes_by_layer,
+            arrays="geometry",
+            width=420,
+        ),
+    ),
+    "anisotropy": (
+        Drawing(
+            title="How alike tokens of different documents are, by layer",
+            says="Mean cosine by layer: as they are, without rogue dimensions, and with the mean taken off.",
+            draw=geometry.cosines_by_layer,
+            width=420,
         ),
     ),
     "streaming": (
