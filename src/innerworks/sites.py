@@ -1,7 +1,8 @@
 """Places in a model, with one spelling everywhere: code, tables, figures, URLs, command line.
 
 `L5.resid_post` the stream after block 5 · `L5H3` head 3 of layer 5 · `L5H3.pattern` what it attends to · `L5N812` a neuron ·
-`L5E3N12` a neuron of an expert · `L5.mlp_out` a sub-layer's output · `L5` a layer · `embed`, `norm_scale`, `logits`, `model`.
+`L5E3N12` a neuron of an expert · `L5D507` one dimension of the stream after block 5 · `L5.mlp_out` a sub-layer's output ·
+`L5` a layer · `embed`, `norm_scale`, `logits`, `model`.
 Everything counts from zero.
 """
 
@@ -15,7 +16,8 @@ AXES = ("batch", "seq", "key", "layer", "head", "kv_head", "d_head", "d_model", 
 
 Axes = tuple[str, ...]
 
-#: kind -> the axes of the recorded tensor, and what it is. `head`, `expert` and `neuron` axes can be narrowed to one (`L5H3.z`).
+#: kind -> the axes of the recorded tensor, and what it is. `head`, `expert`, `neuron` and
+#: `d_model` axes can be narrowed to one (`L5H3.z`, `L5D7.mlp_out`).
 KINDS: dict[str, tuple[Axes, str]] = {
     "embed": (("batch", "seq", "d_model"), "the stream entering block 0: token (and learned position) embeddings"),
     "resid_pre": (("batch", "seq", "d_model"), "the stream entering the block"),
@@ -44,10 +46,12 @@ KINDS: dict[str, tuple[Axes, str]] = {
 }
 WHOLE_MODEL = ("embed", "norm_scale", "logits", "model")
 LAYER_KINDS = tuple(kind for kind in KINDS if kind not in WHOLE_MODEL)
+#: what a site may be narrowed to, and along which axis
+PARTS = {"head": "head", "expert": "expert", "neuron": "neuron", "dimension": "d_model"}
 INPUTS = ("q_in", "k_in", "v_in")  # a head's own reading of the stream, though the stream has no axis of heads
 
 _SITE = re.compile(
-    r"L(?P<layer>\d+)(?:H(?P<head>\d+)|(?:E(?P<expert>\d+))?(?:N(?P<neuron>\d+))?)"
+    r"L(?P<layer>\d+)(?:H(?P<head>\d+)|D(?P<dimension>\d+)|(?:E(?P<expert>\d+))?(?:N(?P<neuron>\d+))?)"
     r"(?:\.(?P<kind>[a-z_]+))?(?:\.F(?P<feature>\d+))?"
 )
 _PATTERN = re.compile(r"L(?P<layer>\d+|\*)(?:H(?P<head>\d+|\*))?\.(?P<kind>[a-z_]+)")
@@ -78,7 +82,7 @@ class Site:
     """One place in a model. Build it with `Site.parse`, print it with `str`; the two are inverse.
 
     >>> Site.parse("L5H3.pattern")
-    Site(layer=5, head=3, expert=None, neuron=None, feature=None, kind='pattern')
+    Site(layer=5, head=3, expert=None, neuron=None, dimension=None, feature=None, kind='pattern')
     >>> str(Site(layer=5, neuron=812))
     'L5N812'
     >>> str(Site.parse("blocks.5.attn.hook_z"))
@@ -89,14 +93,15 @@ class Site:
     head: int | None = None
     expert: int | None = None
     neuron: int | None = None
+    dimension: int | None = None
     feature: int | None = None
     kind: str | None = None
 
     def __post_init__(self) -> None:
-        for axis in ("head", "expert", "neuron"):
-            own = self.kind not in KINDS or axis in KINDS[self.kind][0] or (axis == "head" and self.kind in INPUTS)
-            if getattr(self, axis) is not None and not own:
-                raise UnknownSite(f"{self}: {self.kind} has no {axis} of its own; L{self.layer}.{self.kind} is the place.")
+        for part, axis in PARTS.items():
+            own = self.kind not in KINDS or axis in KINDS[self.kind][0] or (part == "head" and self.kind in INPUTS)
+            if getattr(self, part) is not None and not own:
+                raise UnknownSite(f"{self}: {self.kind} has no {part} of its own; L{self.layer}.{self.kind} is the place.")
 
     @classmethod
     def parse(cls, text: "str | Site") -> "Site":
@@ -114,7 +119,7 @@ class Site:
         parts = match.groupdict()
         if parts["kind"] is not None and parts["kind"] not in LAYER_KINDS:
             raise UnknownSite(f"{text!r}: no kind of site is called {parts['kind']!r}.{near_misses(parts['kind'], LAYER_KINDS)}")
-        number = {axis: int(parts[axis]) if parts[axis] else None for axis in ("layer", "head", "expert", "neuron", "feature")}
+        number = {axis: int(parts[axis]) if parts[axis] else None for axis in ("layer", *PARTS, "feature")}
         return cls(**number, kind=parts["kind"])
 
     def __str__(self) -> str:
@@ -124,12 +129,13 @@ class Site:
         text += f"H{self.head}" if self.head is not None else ""
         text += f"E{self.expert}" if self.expert is not None else ""
         text += f"N{self.neuron}" if self.neuron is not None else ""
+        text += f"D{self.dimension}" if self.dimension is not None else ""
         text += f".{self.kind}" if self.kind else ""
         return text + (f".F{self.feature}" if self.feature is not None else "")
 
     @property
     def activation(self) -> str:
-        """The kind of activation this site stands for: a bare head means its `z`, a bare neuron `neurons`."""
+        """The kind of activation this site stands for: a head means its `z`, a neuron `neurons`, a dimension `resid_post`."""
         if self.kind is not None:
             return self.kind
         if self.head is not None:
@@ -138,6 +144,8 @@ class Site:
             return "expert_neurons"
         if self.neuron is not None:
             return "neurons"
+        if self.dimension is not None:
+            return "resid_post"
         raise UnknownSite(f"{self} is a layer: say which of its activations, e.g. {self}.resid_post or {self}.attn_out.")
 
     def to_transformer_lens(self) -> str:

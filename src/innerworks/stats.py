@@ -163,7 +163,8 @@ def estimate_from_sums(total: Array, squares: Array, positive: Array, units: Arr
         strata, within = len(n), (squares - total**2 / by_stratum).sum(axis=0)
     df = count - strata
     se = np.sqrt(np.maximum(within, 0.0) / df / count)
-    return Estimate(mean=mean, se=se, n=count, df=df, positive=positive.sum(axis=0) / count)
+    share = positive.sum(axis=0) / count
+    return Estimate(mean=np.asarray(mean), se=np.asarray(se), n=count, df=df, positive=np.asarray(share))
 
 
 def upper_tail(gap: Array | float, se: Array | float, df: int) -> Array:

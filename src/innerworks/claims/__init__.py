@@ -7,7 +7,8 @@ chapter with its claims. A verdict is a function of an atlas' findings alone.
 from innerworks.claims.attention import ATTENTION
 from innerworks.claims.claim import Claim, Clause, Evidence, Verdict, judge
 from innerworks.claims.neurons import NEURONS
+from innerworks.claims.residual import RESIDUAL
 
-LEDGER: dict[str, Claim] = {claim.id: claim for claim in (*ATTENTION, *NEURONS)}
+LEDGER: dict[str, Claim] = {claim.id: claim for claim in (*ATTENTION, *NEURONS, *RESIDUAL)}
 
 __all__ = ["LEDGER", "Claim", "Clause", "Evidence", "Verdict", "judge"]

@@ -18,7 +18,9 @@ def scan(
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="The atlas' folder.  [default: MODEL.atlas]")
     ] = None,
     depth: Annotated[str, typer.Option(help="quick (minutes), standard, or full (as long as it takes).")] = "standard",
-    only: Annotated[str | None, typer.Option(metavar="CHAPTERS", help="Only these: heads, neurons.  [default: all]")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="CHAPTERS", help="Only these: heads, neurons, residual.  [default: all]")
+    ] = None,
     corpus: Annotated[str, typer.Option(help="builtin, or file:PATH (.jsonl, .txt, a folder of .txt).")] = "builtin",
     limit: Annotated[int | None, typer.Option(metavar="N", help="Read at most N documents per domain.")] = None,
     only_plan: Annotated[bool, typer.Option("--plan", help="Say what the scan would cost, and stop.")] = False,
@@ -30,7 +32,8 @@ def scan(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Scan a model: type its attention heads and feed-forward neurons, test them by ablation, write an atlas and a report.
+    """Scan a model: type its attention heads, feed-forward neurons and the stream between them, test by ablation, write an atlas
+    and a report.
 
     Without MODEL, the default specimen is fetched (93 MB, once) and scanned. An interrupted scan goes on with --resume.
 

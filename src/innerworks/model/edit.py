@@ -16,7 +16,7 @@ from torch import Tensor
 
 from innerworks.errors import UnknownSite, UsageError
 from innerworks.model.call import EVERY, OVER_KEYS, Handler, Positions
-from innerworks.sites import KINDS, Axes, Site
+from innerworks.sites import KINDS, PARTS, Axes, Site
 
 if TYPE_CHECKING:
     from innerworks.model.run import Run
@@ -57,7 +57,7 @@ class Mean:
         if site.activation not in self.values:
             raise UsageError(f"There is no mean for {site}: means over {self.over} hold {', '.join(self.values)}.")
         value = self.values[site.activation]
-        for index in (site.layer, site.head, site.expert, site.neuron):
+        for index in (site.layer, *(getattr(site, part) for part in PARTS)):
             if index is not None and index >= len(value):
                 raise UnknownSite(f"There is no {site} in the mean over {self.over}.")
             value = value if index is None else value[index]
@@ -156,7 +156,7 @@ def ablate(
     source: "Run | None" = None,
     positions: Where = None,
 ) -> Change:
-    """Take a part out: a head (`L9H1`), a neuron (`L5N812`), a sub-layer (`L5.attn_out`).
+    """Take a part out: a head (`L9H1`), a neuron (`L5N812`), a dimension of the stream (`L5D507`), a sub-layer (`L5.attn_out`).
 
     how: `mean` puts the part's mean activation there, which keeps the stream in its usual place and needs `mean`; `zero` is
     harsher; `resample` puts what the part did on the next text of `source`, a run that recorded it on texts of the same shape
@@ -209,7 +209,11 @@ def knockout(site: str | Site, query: int | Where, key: int | Where) -> Knockout
     The probability goes to the keys that are left. A query that would be left with none is an error.
     """
     site = Site.parse(site)
-    if site.layer is None or site.kind not in (None, "scores", "pattern") or site.neuron is not None or site.expert is not None:
+    if (
+        site.layer is None
+        or site.kind not in (None, "scores", "pattern")
+        or any(getattr(site, part) is not None for part in PARTS if part != "head")
+    ):
         raise UsageError(f"knockout({str(site)!r}): give a head such as L5H3, or a layer such as L5.")
     place = Site(layer=site.layer, head=site.head, kind="scores")
     says = f"{site} kept from looking from {_words(query)} to {_words(key)}"
@@ -248,7 +252,8 @@ def editable(site: str | Site) -> Site:
 def narrowed(activation: Tensor, site: Site) -> tuple[Tensor, Axes]:
     """A view of the part of an activation that a site stands for, and its axes."""
     axes = list(KINDS[site.activation][0])
-    for axis, index in (("head", site.head), ("expert", site.expert), ("neuron", site.neuron)):
+    for part, axis in PARTS.items():
+        index = getattr(site, part)
         if index is not None and axis in axes:
             activation = activation.select(axes.index(axis), index)
             axes.remove(axis)

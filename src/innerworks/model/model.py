@@ -24,7 +24,7 @@ from innerworks.model.resume import first_token
 from innerworks.model.run import Logits, Run, Watch, run, switches
 from innerworks.model.tokens import tokenize
 from innerworks.model.weights import Weights
-from innerworks.sites import INPUTS, LAYER_KINDS, Site
+from innerworks.sites import INPUTS, LAYER_KINDS, PARTS, Site
 
 _LOCKS: WeakKeyDictionary[PreTrainedModel, threading.RLock] = WeakKeyDictionary()  # pyright: ignore[reportInvalidTypeForm]
 OWN_CODE = ("q", "k", "v", "scores", *INPUTS)  # what attention code of a family's own does not show
@@ -196,12 +196,11 @@ class Model:
         a = self.anatomy
         neurons = a.expert_neurons if site.expert is not None else a.neurons
         if site.layer is not None and site.layer < a.layers and site.kind != "model":
-            reason = (
-                self.lacks(site.activation, site.layer) if site.kind or site.head is not None or site.neuron is not None else None
-            )
+            narrowed = any(getattr(site, part) is not None for part in PARTS)
+            reason = self.lacks(site.activation, site.layer) if site.kind or narrowed else None
             if reason is not None:
                 raise UnknownSite(f"{site} is not in {self.name}: {reason}.")
-        limits = (("layer", a.layers), ("head", a.heads), ("expert", a.experts), ("neuron", neurons))
+        limits = (("layer", a.layers), ("head", a.heads), ("expert", a.experts), ("neuron", neurons), ("dimension", a.d_model))
         for axis, count in limits:
             index = getattr(site, axis)
             if index is not None and not 0 <= index < count:

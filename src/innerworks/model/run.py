@@ -57,9 +57,7 @@ class Run:
         if place not in self.recorded:
             known = ", ".join(self.sites) or "nothing"
             raise UnknownSite(f"{site} was not recorded in this run (recorded: {known}). Add it to record=[...].")
-        return narrowed(
-            self.recorded[place], Site(layer=place[1], head=site.head, expert=site.expert, neuron=site.neuron, kind=place[0])
-        )[0]
+        return narrowed(self.recorded[place], replace(site, layer=place[1], kind=place[0]))[0]
 
     @property
     def sites(self) -> list[str]:
@@ -93,7 +91,7 @@ class Run:
             )
         (found,) = torch.autograd.grad(of, [whole], retain_graph=True, allow_unused=True)
         found = torch.zeros_like(whole) if found is None else found
-        return narrowed(found, Site(layer=place[1], head=site.head, expert=site.expert, neuron=site.neuron, kind=place[0]))[0]
+        return narrowed(found, replace(site, layer=place[1], kind=place[0]))[0]
 
 
 def run(

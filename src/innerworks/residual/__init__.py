@@ -4,6 +4,7 @@
 - `tuned_lens`  an affine map per layer that translates its stream for the model's own last step; on disk
 - `tuning`      trains one on a corpus
 - `divergence`  how far a lens is from what the model says in the end
+- `geometry`    the shape of the stream, as a study of a scan
 """
 
 from innerworks.residual.prompts import lens, shares

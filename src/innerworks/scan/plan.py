@@ -22,6 +22,7 @@ from innerworks.text.repeats import LENGTH
 TRIAL_TOKENS = 256
 OBSERVED = 1.35  # forwards that observing costs, in plain forwards (budget)
 SETS = 2.5  # of heads that are ablated, where every label is tried: so many for each head of the specimen
+STREAM = {"quick": 0.3, "standard": 0.6, "full": 8.0}  # the same of the residual stream
 NEURONS = {"quick": 1.0, "standard": 4.4, "full": 12.0}  # forwards of each token beside the pass; only standard is measured
 KEPT = 900  # bytes for each head and document
 SUMMED = 2300  # bytes for each neuron
@@ -60,13 +61,14 @@ class Plan:
 def plan(model: Model, reading: Reading, depth: Depth, only: Sequence[str] | None = None) -> Plan:
     """Time a few short forwards and add up; only: these chapters."""
     rate = _tokens_per_second(model)
-    heads, neurons = (only is None or chapter in only for chapter in ("heads", "neurons"))
+    heads, neurons, stream = (only is None or chapter in only for chapter in ("heads", "neurons", "residual"))
     effort = EFFORTS[depth.name]
     trial = effort.units["random"] * LENGTH + effort.units["text"] * effort.text_tokens
     ablations = _ablations(model, effort) if heads else 0
     resumed = 0.6 if effort.shared_controls else 0.3  # half of the layers; on all of the trial, or on one material of it
     work = reading.tokens * OBSERVED + ablations * resumed * trial
     work += (_others(reading, depth) if heads else 0.0) + (NEURONS[depth.name] * reading.tokens if neurons else 0.0)
+    work += STREAM[depth.name] * reading.tokens if stream else 0.0
     weights = sum(p.numel() * p.element_size() for p in model.hf.parameters())
     kept = 2 * trial * model.anatomy.layers * model.anatomy.d_model * 4
     logits = 3 * ROWS_AT_ONCE * model.anatomy.vocab * 4

@@ -86,8 +86,8 @@ def scan(
     """Scan a model into an atlas.
 
     model: a Model, or anything `load` takes; None is the default specimen. out: the atlas' folder. corpus: see `Corpus.open`.
-    depth: quick, standard or full. only: these chapters (heads, neurons); None is all. resume: go on with the unfinished scan
-    in `out`. force: replace what is there.
+    depth: quick, standard or full. only: these chapters (heads, neurons, residual); None is all. resume: go on with the
+    unfinished scan in `out`. force: replace what is there.
     progress: called after every batch and ablation. show_plan: called with the estimated cost before the work begins.
     """
     chapters = studies(only)

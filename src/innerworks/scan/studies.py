@@ -2,7 +2,8 @@
 
 1. `studies()`: where heads look, which relations they follow, what they write and suppress, what is lost without them, which head
    feeds which, which serve a domain; then what neurons respond to, and whether anything depends on that; what they write, which
-   tell a kind of text, which are specific to a concept, which serve agreement and facts.
+   tell a kind of text, which are specific to a concept, which serve agreement and facts; then the
+   shape of the stream.
 2. `watch`: the union of their instruments, for one pass over the text.
 3. `decide`: what all of them come to, a function of what each has kept.
 """
@@ -31,6 +32,7 @@ from innerworks.neurons.inputs.study import NeuronInputs
 from innerworks.neurons.knowledge.study import Knowledge
 from innerworks.neurons.outputs import Outputs, Vocabulary
 from innerworks.neurons.skills.study import Skills
+from innerworks.residual.geometry import Geometry
 from innerworks.scan.engine import Pass, begin, observe
 from innerworks.text import Reading
 
@@ -41,6 +43,7 @@ Stage = Callable[[str, int, int | None, str], None]  # (study, done, total or No
 STUDIES: dict[str, tuple[Callable[[], Study], ...]] = {
     "heads": (Seen, Syntax, Circuits, Suppression, AblationStudy, Composition, Domains, Sinks, Streaming),
     "neurons": (NeuronInputs, Effects, Outputs, Vocabulary, Skills, Concepts, Agreement, Knowledge),
+    "residual": (Geometry,),
 }
 
 

@@ -433,6 +433,52 @@ BEHAVIOURS: dict[str, Behaviour] = {
             names=("concept neuron", "concept neurons"),
             members=("concept", "concepts"),
         ),
+        Behaviour(
+            name="rogue_dimension",
+            title="rogue dimensions",
+            says="is far larger than all other dimensions of the stream, on ordinary tokens",
+            meaning="The stream has hundreds of dimensions, and nothing in a transformer's arithmetic says that one should be "
+            "larger than another. In many models a few are, by far, on almost every token.",
+            source="Kovaleva et al. 2021, arXiv:2105.06990",
+            colour="#A4343A",
+            mark="diamond-tall",
+            names=("rogue dimension", "rogue dimensions"),
+            told=True,
+        ),
+        Behaviour(
+            name="massive_dimension",
+            title="massive dimensions",
+            says="is huge at the first token",
+            meaning="Where the stream of the first token is huge, a few dimensions hold nearly all of it. They need not be large "
+            "anywhere else, and then are no rogue dimensions.",
+            source="Sun et al. 2024, arXiv:2402.17762",
+            colour="#7B5D14",
+            mark="star",
+            names=("massive dimension", "massive dimensions"),
+            told=True,
+        ),
+        Behaviour(
+            name="anisotropy",
+            title="anisotropy",
+            says="makes all tokens alike",
+            meaning="Tokens of different documents point the same way, as if all lay in a narrow cone. A few rogue dimensions "
+            "can do that by themselves: without them, or with the mean taken off, tokens may be as different as one expects.",
+            source="Ethayarajh 2019, arXiv:1909.00512",
+            colour="#3C6E91",
+            mark="triangle-up",
+            told=True,
+        ),
+        Behaviour(
+            name="stream_shape",
+            title="the shape of the stream",
+            says="spreads over so many dimensions",
+            meaning="How long the stream is, and over how many dimensions its tokens spread: the participation ratio of its "
+            "covariance, and the number of dimensions that the distances between neighbours suggest.",
+            source="Facco et al. 2017, arXiv:1803.06992",
+            colour="#4F7D5B",
+            mark="hexagon2",
+            told=True,
+        ),
     )
 }
 

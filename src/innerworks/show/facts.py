@@ -84,7 +84,9 @@ def _sentence(scores: Sequence[Score]) -> str:
     unit = f" {first.unit}" if first.unit else ""
     best = f"{numbers.estimate(first.effect, first.low, first.high)}{unit}"
     said, floor = f"{what[0].upper()}{what[1:]}{of} ({where(first.material)})", numbers.constant(first.floor)
-    if not first.floor:  # nothing to be compared with
+    if first.measure == CEILING:
+        return f"{said}: none has more than {numbers.rounded(max(score.high for score in scores))}{unit}, the floor is {floor}."
+    if not first.floor:  # a description: nothing was put to a test
         return f"{said}: {best}." if len(scores) == 1 else f"{said}: the largest is {place(first)}, {best}."
     if all(score.p is None and score.q is None for score in scores):
         return f"{said}, {place(first)}: {best}; a description, which was not put to a test."

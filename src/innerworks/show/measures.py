@@ -135,6 +135,20 @@ MEASURES: dict[str, Measure] = {
     "frequency_mediated": Measure(title="share of its effect along the frequency direction", question="breaks"),
     "frequency_cosine": _writes("how closely it follows token frequencies"),
     "share_of_layer": _writes("share of a layer's neurons"),
+    "robust_z": _writes("size beyond directions drawn at random", decides=True),
+    "first_token_ratio": _writes("size at the first token against a typical one elsewhere", decides=True),
+    "massive_tokens": _writes("later tokens on which the stream is ten times as long"),
+    "dimension_harm": Measure(title="harm beyond that of as many other dimensions", question="breaks"),
+    "direction_harm": Measure(title="harm beyond that of as large a change elsewhere", question="breaks"),
+    "frequency_correlation": _writes("goes with token frequency more than other dimensions do"),
+    "position_correlation": _writes("goes with position more than other dimensions do"),
+    "mean_cosine": _writes("cosine between tokens of different documents"),
+    "owed": _writes("share of that owed to rogue dimensions"),
+    "cosine_without": _writes("cosine without rogue dimensions"),
+    "cosine_centred": _writes("cosine with the mean taken off"),
+    "log_length": _writes("length of the stream"),
+    "effective_rank": _writes("effective rank"),
+    "intrinsic_dimension": _writes("intrinsic dimension"),
 }
 
 CAUSAL = tuple(name for name, measure in MEASURES.items() if measure.tries)

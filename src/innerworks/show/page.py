@@ -40,6 +40,9 @@ def summary(atlas: Atlas) -> RenderableType:
     if of_neurons:
         said = verdicts.headline_of_neurons(of_neurons, atlas.neurons.height)
         parts += [Text(), *_found(said, of_neurons, facts(atlas.findings, "neurons"))]
+    of_stream = facts(atlas.findings, "residual")
+    if of_stream:
+        parts += [Text(), Text("The residual stream", style="bold"), *map(_told, of_stream)]
     return Group(*parts)
 
 

@@ -14,7 +14,17 @@ from innerworks.errors import AtlasError
 from innerworks.show import facts, ledger, numbers, verdicts
 from innerworks.show.behaviours import Behaviour
 from innerworks.show.examples import Link, at_query
-from innerworks.show.figures import composition, domains, families, neuron_outputs, sinks, streaming, suppression, syntax
+from innerworks.show.figures import (
+    composition,
+    domains,
+    families,
+    geometry,
+    neuron_outputs,
+    sinks,
+    streaming,
+    suppression,
+    syntax,
+)
 from innerworks.show.figures import heads as figures
 from innerworks.show.ledger import Entry
 from innerworks.show.measures import word
@@ -116,6 +126,23 @@ FIGURES: dict[str, tuple[Drawing, ...]] = {
             draw=sinks.stream_norms,
         ),
     ),
+    "rogue_dimension": (
+        Drawing(
+            title="Dimensions that stick out, by layer",
+            says="Robust z of the size of the largest dimensions on ordinary tokens, by layer, with that of random directions.",
+            draw=geometry.sizes_by_layer,
+            arrays="geometry",
+            width=420,
+        ),
+    ),
+    "anisotropy": (
+        Drawing(
+            title="How alike tokens of different documents are, by layer",
+            says="Mean cosine by layer: as they are, without rogue dimensions, and with the mean taken off.",
+            draw=geometry.cosines_by_layer,
+            width=420,
+        ),
+    ),
     "streaming": (
         Drawing(
             title="How far text generated past the window strays",
@@ -211,7 +238,7 @@ def content(atlas: Atlas) -> Page:
         read=verdicts.what_was_read(atlas),
         map=_map(found),
         sections=tuple(_section(atlas, one, examples) for one in told if one.labels),
-        told=tuple(_told(atlas, one) for one in facts.facts(atlas.findings)),
+        told=tuple(_told(atlas, one) for chapter in ("heads", "residual") for one in facts.facts(atlas.findings, chapter)),
         absent=tuple(_absent(atlas, one) for one in told if not one.labels),
         causal=any(one.tried for one in told),
         every=embedded(embedded_heads(atlas, found, examples)),
