@@ -107,20 +107,20 @@ def specimen() -> Any:
     return iw.load()
 
 
-def word_tokenizer(*, opening: str | None = None, words: list[str] = WORDS) -> Any:
-    """Build a tokenizer that knows some words and w30, w31, ...: one token per word."""
+def word_tokenizer(*, opening: str | None = None, unknown: str = "<unk>", words: list[str] = WORDS) -> Any:
+    """Build a tokenizer that knows some words and w30, w31, ...: one token per word; unknown: what stands for all others."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     words = ["<unk>", "<end>", *words]
     words += [f"w{i}" for i in range(len(words), VOCAB)]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if opening is not None:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{opening} $A", special_tokens=[(opening, words.index(opening))]
         )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<end>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=unknown, eos_token="<end>")
 
 
 @pytest.fixture(scope="session")
@@ -131,13 +131,13 @@ def tokenizer_of() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def agreeing_tokenizer() -> Callable[..., Any]:
-    """`agreeing_tokenizer(opening, without=words)`: one token for each word of the agreement task."""
+    """`agreeing_tokenizer(opening, unknown=word, without=words)`: one token for each word of the agreement task."""
     from innerworks.text.tasks.agreement import BETWEEN, NOUNS, TEMPLATES, VERBS
 
     frames = {word for some in TEMPLATES.values() for template in some for word in template.split() if "{" not in word}
     words = sorted(frames | {word for both in (*NOUNS, *BETWEEN, *VERBS) for word in both})
 
-    def make(opening: str | None = None, *, without: tuple[str, ...] = ()) -> Any:
-        return word_tokenizer(opening=opening, words=[word for word in words if word not in without])
+    def make(opening: str | None = None, *, unknown: str = "<unk>", without: tuple[str, ...] = ()) -> Any:
+        return word_tokenizer(opening=opening, unknown=unknown, words=[word for word in words if word not in without])
 
     return make

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from innerworks.stats import Half, deal_halves
+from innerworks.text.tasks.pairs import unknown
 
 LEAST = 4  # single tokens of a class that have a successor
 ROW = 3  # items of a list, before the one that is asked for
@@ -168,7 +169,7 @@ def _rows(tokenizer: PreTrainedTokenizerBase, kind: int, one: Ordered) -> Iterat
             text = template.format(*words)
             ids = tokenizer.encode(text)
             whole = tokenizer.encode(text + space + one.members[items[-1]])
-            if whole == [*ids, one.tokens[items[-1]]] and tokenizer.unk_token_id not in ids:
+            if whole == [*ids, one.tokens[items[-1]]] and not unknown(tokenizer, ids):
                 run, shown = f"{one.name}: {' '.join(words)}", tuple(items[:-1])
                 yield Row(text=text, run=run, tokens=tuple(ids), kind=kind, shown=shown, answer=items[-1], half=half)
 

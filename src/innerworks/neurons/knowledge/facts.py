@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from innerworks.stats import Half, deal_halves
-from innerworks.text.tasks.pairs import encoded, next_token
+from innerworks.text.tasks.pairs import encoded, next_token, unknown
 
 HALVES: tuple[Half, Half] = ("discovery", "confirmation")
 
@@ -126,7 +126,7 @@ def _of(tokenizer: PreTrainedTokenizerBase, name: str, relation: Relation) -> It
         answers = {next_token(tokenizer, text, word) for text in texts}
         ids = [encoded(tokenizer, text) for text in texts]
         answer = answers.pop() if len(answers) == 1 else None
-        if answer is None or any(answer in one or tokenizer.unk_token_id in one for one in ids):
+        if answer is None or any(answer in one or unknown(tokenizer, one) for one in ids):
             continue
         prompts: dict[Half, tuple[tuple[int, ...], ...]] = {
             half: tuple(one for one, at in zip(ids, halves, strict=True) if at == half) for half in HALVES

@@ -16,7 +16,7 @@ from itertools import cycle
 from transformers import PreTrainedTokenizerBase
 
 from innerworks.stats import deal_halves
-from innerworks.text.tasks.pairs import Pair, encoded, next_tokens, only_difference
+from innerworks.text.tasks.pairs import Pair, encoded, next_tokens, only_difference, unknown
 
 #: stratum -> templates: a phrase or a clause between subject and verb
 TEMPLATES = {
@@ -99,7 +99,7 @@ def _whole(tokenizer: PreTrainedTokenizerBase, nouns: tuple[tuple[str, str], ...
     texts = [(encoded(tokenizer, frame(one)), encoded(tokenizer, frame(several))) for one, several in nouns]
     shortest = len(encoded(tokenizer, "The near"))
     aligned = [only_difference(*both) is not None and len(both[0]) == shortest + 1 for both in texts]
-    known = [not any(tokenizer.unk_token_id in ids for ids in both) for both in texts]
+    known = [not any(unknown(tokenizer, ids) for ids in both) for both in texts]
     return [noun for noun, fits, here in zip(nouns, aligned, known, strict=True) if fits and here]
 
 
@@ -119,7 +119,7 @@ def _pair(
     tokens, twin = encoded(tokenizer, clean), encoded(tokenizer, corrupt)
     subject, attractor = only_difference(tokens, twin), only_difference(tokens, encoded(tokenizer, matching))
     answers, foils = next_tokens(tokenizer, clean, ((verb[number], verb[other]) for verb in VERBS))
-    if subject is None or attractor is None or not answers or tokenizer.unk_token_id in (*tokens, *twin):
+    if subject is None or attractor is None or not answers or unknown(tokenizer, tokens) or unknown(tokenizer, twin):
         return None
     return Pair(
         unit=template,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from innerworks.stats import CONSTANTS, Half, deal_halves
-from innerworks.text.tasks.pairs import encoded
+from innerworks.text.tasks.pairs import encoded, unknown
 
 CLASSES = {
     "colour": (
@@ -142,7 +142,7 @@ def concepts(some: list[Example]) -> dict[str, str]:
 def known(tokenizer: PreTrainedTokenizerBase, some: Sequence[Example]) -> list[Example]:
     """Those without an unknown token, of concepts of which enough units are left on either half."""
     foreign = {
-        (one.group, one.unit) for one in some for _, whole in one.sentences if tokenizer.unk_token_id in encoded(tokenizer, whole)
+        (one.group, one.unit) for one in some for _, whole in one.sentences if unknown(tokenizer, encoded(tokenizer, whole))
     }
     left = [one for one in some if (one.group, one.unit) not in foreign]
     units = Counter((one.concept, one.half) for one in left)

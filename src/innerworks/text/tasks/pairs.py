@@ -7,12 +7,13 @@
 What it does not do: words of several tokens. Such items are left out by who makes them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from innerworks.stats import Half
+from innerworks.text.reading import opening_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,11 @@ def encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     ids = tuple(tokenizer.encode(text))
     closed = len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
     return ids[:-1] if closed else ids
+
+
+def unknown(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:
+    """Does a text hold a word that the tokenizer does not know? Its opening does not count: OPT's is the unknown token."""
+    return tokenizer.unk_token_id in ids[len(opening_tokens(tokenizer)) :]
 
 
 def only_difference(one: tuple[int, ...], other: tuple[int, ...]) -> int | None:
