@@ -37,6 +37,8 @@ TRANSFORMER_LENS = {
         ("L0H0.z", Site(layer=0, head=0, kind="z")),
         ("L5N812", Site(layer=5, neuron=812)),
         ("L5N812.neurons", Site(layer=5, neuron=812, kind="neurons")),
+        ("L5D507", Site(layer=5, dimension=507)),
+        ("L5D507.mlp_out", Site(layer=5, dimension=507, kind="mlp_out")),
         ("L12.mlp_out", Site(layer=12, kind="mlp_out")),
         ("L5.z.F1044", Site(layer=5, feature=1044, kind="z")),
         ("L105", Site(layer=105)),
@@ -82,6 +84,7 @@ def test_a_bare_head_stands_for_its_z_and_a_bare_neuron_for_its_activation():
     assert Site.parse("L5H3").activation == "z"
     assert Site.parse("L5N3").activation == "neurons"
     assert Site.parse("L5E1N3").activation == Site.parse("L5E1").activation == "expert_neurons"
+    assert Site.parse("L5D507").activation == "resid_post"
     assert Site.parse("L5H3").to_transformer_lens() == "blocks.5.attn.hook_z"
 
 
@@ -95,6 +98,8 @@ def test_a_bare_head_stands_for_its_z_and_a_bare_neuron_for_its_activation():
         ("L-1.z", "not a place"),
         ("LxH3", "not a place"),
         ("L5H3N4", "not a place"),
+        ("L5D3N4", "not a place"),
+        ("L5D3.pattern", "pattern has no dimension of its own"),
         ("L5H3.z ", "not a place"),
         ("", "not a place"),
         ("L5.embed", "no kind of site is called 'embed'"),

@@ -19,7 +19,7 @@ SITES = [
     "embed",
     *("L1.resid_pre", "L1.resid_post", "L1.attn_out", "L1.mlp_out"),
     *("L1.q", "L1.k", "L1.v", "L1.pattern", "L1.z", "L1.neurons"),
-    *("L1H2.q", "L1H2.k", "L1H2.v", "L1H2.pattern", "L1H2.z", "L1H2", "L1N7"),
+    *("L1H2.q", "L1H2.k", "L1H2.v", "L1H2.pattern", "L1H2.z", "L1H2", "L1N7", "L1D3"),
 ]
 EVERYWHERE = torch.ones(2, 12, dtype=torch.bool)
 MODULES = {  # site -> module of a block, whether its input is meant, and which part of it

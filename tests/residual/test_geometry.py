@@ -35,7 +35,7 @@ from innerworks.text.reading import Unit, Window
 PLANTED, WIDTH = 5, 64
 LARGE = 20.0  # times the size of all other dimensions together, at most
 CLAIMS = {claim.id: claim for claim in RESIDUAL}
-SIZES = dict(hidden_size=WIDTH, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96)
+SIZES = dict(hidden_size=WIDTH, num_attention_heads=4, intermediate_size=96)
 TRIED = study.Effort(looked=32, removed=24, tokens=16, stretches=1, hows=("zero", "mean"), against=("dimensions", "directions"))
 
 
@@ -71,7 +71,7 @@ def labels_of(rows: list[Finding], behaviour: str) -> set[str]:
     return {row.site for row in rows if row.behaviour == behaviour and row.rung >= 1}
 
 
-def untrained(architecture: str, seed: int) -> Any:
+def untrained(architecture: str, seed: int, layers: int = 3) -> Any:
     """As Hugging Face initialises it."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -79,9 +79,9 @@ def untrained(architecture: str, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture == "llama":
-            sizes: dict[str, Any] = {**SIZES, "max_position_embeddings": families.POSITIONS}
+            sizes: dict[str, Any] = {**SIZES, "num_hidden_layers": layers, "max_position_embeddings": families.POSITIONS}
             return LlamaForCausalLM(LlamaConfig(**sizes, **ends)).eval()
-        shape: dict[str, Any] = dict(n_positions=families.POSITIONS, n_embd=WIDTH, n_layer=3, n_head=4)
+        shape: dict[str, Any] = dict(n_positions=families.POSITIONS, n_embd=WIDTH, n_layer=layers, n_head=4)
         return GPT2LMHeadModel(GPT2Config(**shape, **ends)).eval()
 
 
@@ -276,7 +276,7 @@ def test_findings_follow_from_what_is_kept_and_what_was_measured_is_not_measured
 def test_twenty_untrained_models_have_hardly_a_label(tiny_tokenizer: Any) -> None:
     labelled, largest, reading = 0, [], reading_of(48)
     for seed in range(20):
-        model = Model(untrained(("gpt2", "llama")[seed % 2], seed), tiny_tokenizer)
+        model = Model(untrained(("gpt2", "llama")[seed % 2], seed, layers=2), tiny_tokenizer)
         rows = measured(model, reading)[1]
         labelled += any(row.rung for row in rows) or any(row.measure == "mean_cosine" and (row.q or 1) <= 0.05 for row in rows)
         largest.append(max(row.effect for row in rows if row.measure == "ceiling" and row.behaviour == "rogue_dimension"))
