@@ -66,6 +66,7 @@ def test_where_nothing_is_to_be_learned_the_identity_stays_and_training_stops(ti
     assert not any(one.tuned for one in lens.held_out)
     assert not lens.change.any() and not lens.shift.any()
     assert all(one.tuned_lens == one.logit_lens for one in lens.held_out)
+    assert lens.trained_on["documents"]["training"] == 24  # 48 steps, each on one of them
     assert lens.trained_on["stopped_early"] and lens.trained_on["steps"] == tuning.PATIENCE * tuning.EVERY
     assert lens.trained_on["positions"] == lens.trained_on["steps"] * tuning.AT_ONCE
 
@@ -167,13 +168,33 @@ def test_what_is_kept_does_not_grow_with_the_corpus_and_no_first_position_is_use
     whole = tuning.look
     monkeypatch.setattr(tuning, "look", lambda *a, **b: asked.append(whole(*a, **b)) or asked[-1])
     monkeypatch.setattr(tuning, "MEASURED", 10)
+    monkeypatch.setattr(tuning, "FITTED", 20)
+    fits, solve = [], tuning.solved
+    monkeypatch.setattr(tuning, "solved", lambda moments: fits.append(moments) or solve(moments))
     residual.tune(model, words(documents=96), positions=64)
     assert len(asked) == 10 + 2 + 10  # validation, two steps, test
+    [fit] = fits
+    assert fit.count == tuning.FITTED * 39  # of each window all positions but the first
     run = model.run(
         torch.tensor([tuning.parts_of(model, words(96), torch.Generator(), seed=0).training[0].tokens]), record="L*.resid_post"
     )
     firsts = run["L0.resid_post"][0, 0]
     assert not any((one.streams[0] == firsts).all(dim=-1).any() for one in asked)
+
+
+def test_the_first_step_is_the_ridge_regression_of_what_the_stream_lacks():
+    generator = torch.Generator().manual_seed(0)
+    streams = torch.randn(2, 4000, 6, generator=generator, dtype=torch.double) * torch.tensor([100.0, 1, 1, 2, 3, 0.1]) + 5
+    truth, constant = torch.randn(6, 6, generator=generator, dtype=torch.double) / 10, torch.ones(6, dtype=torch.double)
+    last = streams[1] / streams[1].square().mean().sqrt() + (streams[1] - 5) / streams[1].std(dim=0) @ truth.T + constant
+    moments = tuning.Moments()
+    for rows in torch.arange(4000).split(700):
+        moments.add(streams[:, rows], last[rows])
+    fit = tuning.solved(moments)
+    assert moments.count == 4000
+    testing.assert_close(fit.change[1], truth.float(), atol=0.02, rtol=0)
+    testing.assert_close(fit.shift[1], constant.float(), atol=0.02, rtol=0)
+    testing.assert_close(fit.spread[1], streams[1].std(dim=0).float(), rtol=1e-3, atol=0)
 
 
 def test_documents_of_one_part_are_in_no_other(tiny_model):

@@ -33,7 +33,7 @@ def lens(
         str, typer.Option(help="What --train reads: builtin, or file:PATH (.jsonl, .txt, a folder of .txt).")
     ] = "builtin",
     positions: Annotated[
-        int | None, typer.Option(metavar="N", help="--train: positions of the text to learn from.  [default: 2048]")
+        int | None, typer.Option(metavar="N", help="--train: positions of the text to learn from.  [default: 1024]")
     ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page, too, that opens without a network.")

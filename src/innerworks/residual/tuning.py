@@ -3,10 +3,12 @@
 1. Documents are dealt to training (half), validation and test (a quarter each), within each domain.
 2. Of each training document some positions are drawn; one forward gives the streams of all layers there. The loss of a layer is
    the divergence `KL(final || lens)`; only its own map learns from it.
-3. Maps begin at the identity and learn in coordinates in which each dimension of the stream has mean 0 and spread 1 (else the
-   few huge ones would rule): Adam, a rate that rises for a tenth of the steps and then falls to zero.
-4. Every so often the divergence is measured on the validation documents. Each layer keeps its best map; when for a while no layer
-   has improved, training stops.
+3. Maps begin at the identity and take their first step in closed form: every position of some documents is read, and ridge
+   regression says what the stream lacks of the last one. It costs next to nothing and goes most of the way; Adam alone, from the
+   identity, has hardly begun after 64 steps (docs/log.md, 2026-11-25).
+4. Then Adam, at a rate that rises for a tenth of the steps and falls to zero, in coordinates in which each dimension has mean 0
+   and spread 1 (else the few huge ones would rule). Every so often the divergence is measured on the validation documents. Each
+   layer keeps its best map; when for a while no layer has improved, training stops.
 5. On validation, too, it is decided whether a map is better than the identity for sure (the 95 % interval over documents of what
    it gains lies above zero); else the layer keeps the identity. The test documents only report.
 
@@ -34,11 +36,12 @@ from innerworks.stats import Array, deal_halves, estimate
 from innerworks.text import Corpus
 from innerworks.text.reading import Window, read
 
-POSITIONS = 2048  # trained on in all
+POSITIONS = 1024  # trained on in all
 AT_ONCE = 32  # of them, from one window, make a step
-RATES = (2e-3, 2e-2)  # of change and shift, per step, in spreads of the stream: some 60 steps can move either by its own size
+RATES = (2e-4, 1e-2)  # of change and shift, per step, in sizes of the stream
 WARMING = 0.1  # of the steps
-SPREAD = 8  # windows that mean and spread of each dimension are read from
+FITTED = 64  # windows of which every position is read for the maps to begin with
+RIDGE = 0.03  # of the variance of a dimension
 MEASURED = 64  # documents to validate on, and to test on, at most
 ROWS = 4  # positions of each validation document; twice as many of each test document
 EVERY = 16  # steps from one validation to the next
@@ -78,9 +81,9 @@ def tune(
     generator = torch.Generator().manual_seed(seed)
     parts = parts_of(model, corpus, generator, seed=seed)
     steps = positions // AT_ONCE
-    step = Tally(says=progress, total=SPREAD + len(parts.validation) + steps + len(parts.test))
+    step = Tally(says=progress, total=min(FITTED, len(parts.training)) + len(parts.validation) + steps + len(parts.test))
     validation = _looked(model, parts.validation, kind, ROWS, generator, step)
-    learning = Learning(model, kind, _spread(model, parts.training, kind, step))
+    learning = Learning(model, kind, fit_of(model, parts.training, kind, step))
     best = learn(learning, parts, validation, steps, generator, step)
     change, shift, tuned = _decided(learning, best, validation, parts)
     test = _looked(model, parts.test, kind, 2 * ROWS, generator, step)
@@ -92,16 +95,7 @@ def tune(
         change=change,
         shift=shift,
         held_out=(),
-        trained_on={
-            "corpus": corpus.name,
-            "corpus_digest": corpus.digest,
-            "documents": {"training": _units(parts.training), "validation": len(parts.validation), "test": len(parts.test)},
-            "positions": learning.positions,
-            "steps": learning.steps,
-            "stopped_early": learning.steps < steps,
-            "seed": seed,
-            "innerworks": innerworks.__version__,
-        },
+        trained_on=_trained_on(corpus, parts, learning, steps, seed),
     )
     return replace(lens, held_out=_held_out(model, lens, tuned, test, parts))
 
@@ -133,10 +127,6 @@ def _some(windows: list[Window], generator: torch.Generator) -> list[Window]:
     return [windows[i] for i in sorted(order.tolist())]
 
 
-def _units(windows: Sequence[Window]) -> int:
-    return len({window.unit for window in windows})
-
-
 def _endless(windows: Sequence[Window], generator: torch.Generator) -> Iterator[Window]:
     """Windows in random order, over and over."""
     while True:
@@ -155,45 +145,84 @@ def _looked(model: Model, windows: Sequence[Window], kind: str, rows: int, gener
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Mean and spread of each dimension of each layer's stream."""
+class Fit:
+    """Mean and spread of each dimension of each layer's stream, its size, and where the maps begin."""
 
     mean: Float[Tensor, "layer d_model"]
     spread: Float[Tensor, "layer d_model"]
+    size: Float[Tensor, " layer"]  # root mean square over dimensions and tokens
+    change: Float[Tensor, "layer d_model d_model"]  # of the standardised stream, in units of size
+    shift: Float[Tensor, "layer d_model"]
 
 
-def _spread(model: Model, windows: Sequence[Window], kind: str, step: Tally) -> Spread:
-    """Read from a few windows, the first position left out."""
-    total = squares = torch.zeros(())
-    count = 0
-    for window in [windows[i * len(windows) // SPREAD] for i in range(SPREAD)]:
-        run = model.run(torch.tensor([window.tokens]), record=model.sites(kind), logits="none")
-        rows = torch.stack([run[site][0, 1:].double().to(model.device) for site in model.sites(kind)])
-        total, squares, count = total + rows.sum(dim=1), squares + rows.square().sum(dim=1), count + rows.shape[1]
+@dataclass(kw_only=True)
+class Moments:
+    """Sums over tokens of a layer's stream and of what is missing from it: all that least squares needs, whatever the corpus."""
+
+    count: int = 0
+    stream: Float[Tensor, "layer d_model"] | float = 0.0
+    last: Float[Tensor, " d_model"] | float = 0.0
+    squares: Float[Tensor, "layer d_model d_model"] | float = 0.0
+    products: Float[Tensor, "layer d_model d_model"] | float = 0.0
+
+    def add(self, streams: Float[Tensor, "layer row d_model"], last: Float[Tensor, "row d_model"]) -> None:
+        """Count the rows of a window. last: the model's last stream at root mean square one."""
+        self.count += len(last)
+        self.stream, self.last = self.stream + streams.sum(dim=1), self.last + last.sum(dim=0)
+        self.squares = self.squares + streams.mT @ streams
+        self.products = self.products + streams.mT @ last
+
+
+def fit_of(model: Model, windows: Sequence[Window], kind: str, step: Tally) -> Fit:
+    """Read every position but the first of some windows, spread over all of them, and solve for the maps to begin with."""
+    moments, end = Moments(), f"L{model.anatomy.layers - 1}.resid_post"
+    for i in range(min(FITTED, len(windows))):
+        window = windows[i * len(windows) // min(FITTED, len(windows))]
+        run = model.run(torch.tensor([window.tokens]), record=[*model.sites(kind), end], logits="none")
+        streams, last = (
+            torch.stack([run[site][0, 1:].double().to(model.device) for site in sites]) for sites in (model.sites(kind), [end])
+        )
+        moments.add(streams, last[0] / last[0].square().mean(dim=-1, keepdim=True).sqrt())
         step()
-    mean = total / count
-    spread = (squares / count - mean.square()).clamp_min(0).sqrt()
+    return solved(moments)
+
+
+def solved(moments: Moments) -> Fit:
+    """Ridge regression at each layer: what does the stream (at size one) lack of the last one (at size one)?"""
+    assert isinstance(moments.squares, Tensor) and isinstance(moments.stream, Tensor) and isinstance(moments.last, Tensor)
+    mean, last = moments.stream / moments.count, moments.last / moments.count
+    second, crossed = moments.squares / moments.count, moments.products / moments.count
+    size = second.diagonal(dim1=1, dim2=2).mean(dim=1).sqrt()
+    covariance = second - mean[:, :, None] * mean[:, None]
+    spread = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     least = 1e-3 * spread.median(dim=1, keepdim=True).values + torch.finfo(torch.float32).tiny
-    return Spread(mean=mean.float(), spread=spread.maximum(least).float())
+    spread = spread.maximum(least)
+    missing = crossed - mean[:, :, None] * last - covariance / size[:, None, None]
+    ridge = RIDGE * torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
+    alike = covariance / (spread[:, :, None] * spread[:, None]) + ridge
+    change = torch.linalg.solve(alike, missing / spread[:, :, None]).mT
+    shift = last - mean / size[:, None]
+    return Fit(mean=mean.float(), spread=spread.float(), size=size.float(), change=change.float(), shift=shift.float())
 
 
 class Learning:
-    """Maps on their way from the identity, in coordinates in which each dimension has mean 0 and spread 1."""
+    """Maps that learn: they read each dimension at mean 0 and spread 1, and what they add is in sizes of the stream."""
 
-    def __init__(self, model: Model, kind: str, spread: Spread) -> None:
-        layers, width = spread.mean.shape
-        self.model, self.kind, self.spread = model, kind, spread
-        self.layers = range(layers - (kind == "resid_post"))  # the last stream is what the final norm reads anyway
-        self.change = [torch.zeros(width, width, device=model.device, requires_grad=True) for _ in self.layers]
-        self.shift = [torch.zeros(width, device=model.device, requires_grad=True) for _ in self.layers]
+    def __init__(self, model: Model, kind: str, fit: Fit) -> None:
+        self.model, self.kind, self.fit = model, kind, fit
+        self.layers = range(len(fit.mean) - (kind == "resid_post"))  # the last stream is what the final norm reads anyway
+        self.change = [fit.change[layer].clone().requires_grad_() for layer in self.layers]
+        self.shift = [fit.shift[layer].clone().requires_grad_() for layer in self.layers]
         groups = [{"params": some, "lr": rate} for some, rate in zip((self.change, self.shift), RATES, strict=True)]
         self.adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.steps = self.positions = 0
+        self.units: set[int] = set()  # the documents that it has learned from
 
     def translate(self, layer: int, stream: Tensor) -> Tensor:
         """The stream of a layer as its map has it now."""
-        mean, spread = self.spread.mean[layer], self.spread.spread[layer]
-        return stream + spread * ((stream - mean) / spread @ self.change[layer].T + self.shift[layer])
+        fit = self.fit
+        standard = (stream - fit.mean[layer]) / fit.spread[layer]
+        return stream + fit.size[layer] * (standard @ self.change[layer].T + self.shift[layer])
 
     def learn(self, seen: Seen, rate: float) -> None:
         """One step; the model's weights take no part in it."""
@@ -207,13 +236,13 @@ class Learning:
                 loss.backward(inputs=[self.change[layer], self.shift[layer]])
         self.adam.step()
         self.steps, self.positions = self.steps + 1, self.positions + len(final)
+        self.units |= set(seen.unit.tolist())
 
     @torch.no_grad()
     def folded(self, layer: int) -> tuple[Float[Tensor, "d_model d_model"], Float[Tensor, " d_model"]]:
         """Change and shift of a layer in the stream's own coordinates."""
-        mean, spread = self.spread.mean[layer], self.spread.spread[layer]
-        change = spread[:, None] * self.change[layer] / spread
-        return change, spread * self.shift[layer] - change @ mean
+        size, change = self.fit.size[layer], self.fit.size[layer] * self.change[layer] / self.fit.spread[layer]
+        return change, size * self.shift[layer] - change @ self.fit.mean[layer]
 
 
 @dataclass(kw_only=True)
@@ -242,6 +271,7 @@ def learn(learning: Learning, parts: Parts, validation: Seen, steps: int, genera
         shift=torch.zeros(len(layers), width, device=model.device),
         rows=divergences(model, validation, lambda layer, stream: stream, layers),
     )
+    best.keep(learning, divergences(model, validation, learning.translate, layers))  # where it begins
     windows, since = _endless(parts.training, generator), 0
     for number in range(1, steps + 1):
         learning.learn(look(model, next(windows), learning.kind, rows=AT_ONCE, generator=generator), rate(number, steps))
@@ -257,6 +287,20 @@ def rate(number: int, steps: int) -> float:
     """The share of the full rate at a step, counted from 1: up for a tenth of the steps, then down to zero."""
     rising = max(1, round(WARMING * steps))
     return number / rising if number < rising else (steps + 1 - number) / (steps + 1 - rising)
+
+
+def _trained_on(corpus: Corpus, parts: Parts, learning: Learning, steps: int, seed: int) -> dict[str, object]:
+    """What was read, and how much of it was learned from."""
+    return {
+        "corpus": corpus.name,
+        "corpus_digest": corpus.digest,
+        "documents": {"training": len(learning.units), "validation": len(parts.validation), "test": len(parts.test)},
+        "positions": learning.positions,
+        "steps": learning.steps,
+        "stopped_early": learning.steps < steps,
+        "seed": seed,
+        "innerworks": innerworks.__version__,
+    }
 
 
 # --- what it comes to --------------------------------------------------------------------------------------------
