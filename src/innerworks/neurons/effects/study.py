@@ -6,14 +6,14 @@ All this was fixed before any label was ablated:
    position neuron: in the range of positions where it is furthest from its mean. Token before: behind those common tokens that
    move it most. Alphabet: at tokens with the letter that moves it most. Token class: at tokens of its class. Token neuron: at the
    common tokens that move it most. Token detector: at its triggers.
-2. *Text*: the beginnings of 40 documents of each half at `standard`, 48 tokens each, taken in turn from the domains; the unit is
+2. *Text*: the beginnings of 24 documents of each half at `standard`, 32 tokens each, taken in turn from the domains; the unit is
    the document. A label is asked where its family is on in 12 of them in each half, at a token with a next one.
 3. *Screen* on discovery, by gradients (`screen.py`): the 4 most promising labels of a kind are tried at `standard`, 20 at `full`,
    none at `quick`.
 4. *Alone* (`ablate.py`): the neuron at its mean over discovery text. *Jointly*: the 8 most promising labels of the kind together,
    since few single neurons cost .02 nats; the metric is the loss where any of their families is on.
 5. *Controls*: 20 neurons of the neighbouring layers that remove as much, or 20 groups of such, none with a label of any of these
-   kinds and none a candidate. They are run only where the harm itself exceeds the floor over documents, at `standard` for the 4
+   kinds and none a candidate. They are run only where the harm itself exceeds the floor over documents, at `standard` for the 2
    neurons, or groups, with the largest of such harms.
 6. Rung 2: harm beyond controls by .02 nats per token; Benjamini-Hochberg over all tries, alone and jointly, of all kinds.
    Rung 3: the rise of the loss where the family is off is little (`stats.selectivity`).
@@ -65,7 +65,7 @@ class Effort:
 
 
 EFFORTS = {
-    "standard": Effort(documents=40, tokens=48, alone=4, controlled=4),
+    "standard": Effort(documents=24, tokens=32, alone=4, controlled=2),
     "full": Effort(documents=80, tokens=128, alone=20, controlled=1000),
 }
 
