@@ -12,7 +12,7 @@ from innerworks.claims.neurons import NEURONS
 from innerworks.findings import frame
 from innerworks.model.prompts import difference
 from innerworks.model.study import Given, Kept, units_of
-from innerworks.neurons.agreement import Agreement
+from innerworks.neurons.agreement import Agreement, study
 from innerworks.neurons.agreement.measure import contributions, sides
 from innerworks.neurons.groups import matched_groups
 from innerworks.neurons.means import NeuronMeans, reference_of
@@ -177,6 +177,21 @@ def test_groups_have_no_neuron_in_common_and_each_is_like_the_members() -> None:
         for member, control in zip(members, group, strict=True):
             assert abs(member[0] - control[0]) <= 1
             assert abs(np.log(removed[control] / removed[member])) < np.log(2)
+
+
+def test_one_group_is_no_comparison() -> None:
+    assert matched_groups([(0, 0), (0, 1)], [], np.ones((2, 3))) == []
+    assert matched_groups([(0, 0)], [], np.ones((1, 2))) == []
+    assert len(matched_groups([(0, 0)], [], np.ones((1, 3)))) == 2
+
+
+def test_without_control_groups_neurons_are_not_necessary_together(planted: tuple[Given, Kept], monkeypatch: Any) -> None:
+    given, kept = planted
+    monkeypatch.setattr(study, "matched_groups", lambda *some: [])
+    alone = Kept(arrays={name: one for name, one in kept.arrays.items() if not name.startswith("joint/")}, about=kept.about)
+    rows = Agreement().findings(Agreement().measure(given_of(given.model, given.reading, saved=alone)), [], [])
+    [joint] = [row for row in rows if row.measure == "joint_harm"]
+    assert joint.effect > 0.1 and (joint.p, joint.null_kind) == (1.0, "none") and "too few neurons" in joint.note
 
 
 def test_the_instrument_is_asked_for_where_there_are_neurons(tiny_model: Any) -> None:

@@ -251,6 +251,15 @@ def test_the_planted_neuron_is_found_in_its_direction_and_forced(planted: Model,
     assert Concepts().findings(in_an_atlas, [], []) == rows
 
 
+def test_without_control_groups_forcing_shows_nothing(planted: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "FORCED", 3)
+    monkeypatch.setitem(study.EFFORTS, "full", study.Effort(frames=1, forced=1, tokens=3))
+    monkeypatch.setattr(study, "matched_groups", lambda *some: [])
+    (forced,) = [row for row in Concepts().findings(measured(planted, "full"), [], []) if row.measure == "forcing"]
+    assert (forced.p, forced.null_kind) == (1.0, "no forcing") and "no control groups" in forced.note
+    assert forced.value > 0.8 and forced.effect == pytest.approx(forced.value - forced.null)
+
+
 def test_what_was_forced_before_an_interruption_is_not_forced_again(planted: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "FORCED", 3)
     monkeypatch.setitem(study.EFFORTS, "full", study.Effort(frames=1, forced=2, tokens=3))

@@ -12,7 +12,7 @@ from innerworks.claims.neurons import NEURONS
 from innerworks.findings import frame
 from innerworks.model import patch, scale
 from innerworks.model.study import Given, Kept
-from innerworks.neurons.knowledge import Knowledge, decide
+from innerworks.neurons.knowledge import Knowledge, decide, study
 from innerworks.neurons.knowledge.facts import HALVES, RELATIONS, Fact, facts
 from innerworks.neurons.knowledge.gradients import integrated_gradients
 from innerworks.neurons.knowledge.known import known
@@ -158,6 +158,11 @@ def given_of(model: Any, **more: Any) -> Given:
     return Given(**{"model": model, "reading": nothing, "states": {}, "before": [], "depth": "standard", "seed": 0, **more})
 
 
+def found_alone(kept: Kept) -> Kept:
+    """What the study has kept once it knows each fact's neurons."""
+    return Kept(arrays={name: kept.arrays[name] for name in ("members", "strength", "controls")}, about=kept.about)
+
+
 def test_each_planted_fact_is_found_in_its_own_neuron(planted: tuple[Any, Kept], tokenizer: Any) -> None:
     _, kept = planted
     place = {one.name: neuron for neuron, one in enumerate(facts(tokenizer))}
@@ -175,6 +180,7 @@ def test_planted_facts_are_lost_without_their_neurons_and_others_are_not(planted
     for name in ("suppression", "suppression_own", "amplification", "amplification_own", "beyond_agreement"):
         row = by_measure[name]
         assert row.effect_low > row.floor and row.q is not None and row.q < 0.01, name
+        assert (row.n, row.df) == (12, 11)  # four relations, three ways to ask
     assert abs(by_measure["suppression_own"].null) < 0.1 * by_measure["suppression_own"].value
     [claim] = [claim for claim in NEURONS if claim.id == "F4"]
     assert judge(claim, frame(rows)).verdict == "holds"
@@ -182,12 +188,44 @@ def test_planted_facts_are_lost_without_their_neurons_and_others_are_not(planted
 
 def test_neurons_that_move_grammar_as_much_are_not_of_facts_alone(planted: tuple[Any, Kept]) -> None:
     _, kept = planted
-    arrays = {**kept.arrays, "suppression/agreement": kept.arrays["suppression/own"] / 2}
+    arrays = {**kept.arrays, "suppression/agreement": -kept.arrays["suppression/own"] / 2}
     rows = decide.findings(Kept(arrays=arrays, about=kept.about))
     [row] = [row for row in rows if row.measure == "beyond_agreement"]
     assert row.effect_high < 0 and row.p is not None and row.p > 0.5
     [claim] = [claim for claim in NEURONS if claim.id == "F4"]
     assert judge(claim, frame(rows)).verdict == "holds in part"
+
+
+def test_verb_forms_that_rise_and_fall_do_not_cancel(planted: tuple[Any, Kept], monkeypatch: pytest.MonkeyPatch) -> None:
+    def either_way(model: Any, questions: list[Question], **more: Any) -> np.ndarray:
+        return np.stack([np.zeros(len(questions)), np.where(np.arange(len(questions)) % 2, 0.1, -0.1)])
+
+    monkeypatch.setattr(study, "moved", either_way)
+    model, kept = planted
+    again = Knowledge().measure(given_of(model, saved=found_alone(kept)))
+    assert np.allclose(again.arrays["suppression/agreement"], 0.1)
+    assert abs(again.arrays["suppression/others"]).max() < 0.1
+
+
+def test_a_unit_is_a_way_to_ask_for_the_facts_of_a_relation(planted: tuple[Any, Kept]) -> None:
+    """Were facts the units, asking for one of them twice would add one."""
+    _, kept = planted
+    twice = {name: array.repeat(2, axis=-2) for name, array in kept.arrays.items() if name.count("/") and array.ndim > 1}
+    numbers = np.arange(2 * len(decide.having(kept)))
+    members = np.stack([numbers, 0 * numbers, 0 * numbers], axis=1)
+    arrays = {**kept.arrays, **twice, "members": members, "strength": np.ones(len(numbers))}
+    about = {name: np.repeat(kept.about[name], 2).tolist() for name in ("facts", "relations")}
+    rows, again = decide.findings(kept), decide.findings(Kept(arrays=arrays, about=about))
+    for one, other in zip(rows[:5], again[:5], strict=True):
+        assert (one.measure, one.n) == (other.measure, other.n) and one.effect_low == pytest.approx(other.effect_low)
+
+
+def test_without_control_groups_nothing_is_beyond_them(planted: tuple[Any, Kept], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "matched_groups", lambda *some: [])
+    rows = {row.measure: row for row in Knowledge().findings(Knowledge().measure(given_of(planted[0])), [], [])}
+    for name in ("suppression", "amplification"):
+        assert (rows[name].p, rows[name].null_kind) == (1.0, "none") and "too few neurons" in rows[name].note
+    assert rows["suppression_own"].q is not None and rows["suppression_own"].q < 0.01
 
 
 def test_neurons_that_harm_every_fact_alike_carry_none(planted: tuple[Any, Kept]) -> None:
@@ -199,8 +237,7 @@ def test_neurons_that_harm_every_fact_alike_carry_none(planted: tuple[Any, Kept]
 
 def test_a_scan_goes_on_from_the_neurons_that_were_found(planted: tuple[Any, Kept]) -> None:
     model, kept = planted
-    stop = Kept(arrays={name: kept.arrays[name] for name in ("members", "strength", "controls")}, about=kept.about)
-    again = Knowledge().measure(given_of(model, saved=stop))
+    again = Knowledge().measure(given_of(model, saved=found_alone(kept)))
     assert decide.findings(again) == decide.findings(kept)
 
 

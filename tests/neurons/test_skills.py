@@ -1,6 +1,7 @@
 """Skill neurons: the exact test, thresholds chosen on one part and tested on another, and what is lost without a group."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,15 @@ def test_the_planted_neuron_is_found_and_what_is_lost_without_it(handmade: Model
     assert not saves and all(np.array_equal(again.arrays[name], kept.arrays[name]) for name in kept.arrays)
 
 
+def test_without_control_groups_no_group_is_necessary(handmade: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    effort = study.Effort(skills=1, sizes=(1,), elsewhere=32, tokens=12, controlled=1)
+    monkeypatch.setitem(study.EFFORTS, "full", effort)
+    monkeypatch.setattr(study, "matched_groups", lambda *some: [])
+    kept = measured(handmade, reading_of(), "full")
+    (group,) = [row for row in Skills().findings(kept, units_of(reading_of()), []) if row.measure == "group_harm"]
+    assert group.effect > 0.1 and (group.p, group.null_kind, group.rung) == (1.0, "none", 0)
+
+
 def test_in_shuffled_strata_nothing_is_found(handmade: Model) -> None:
     reading = reading_of()
     order = np.random.default_rng(6).permutation(len(reading.units))
@@ -219,6 +229,30 @@ def test_in_shuffled_strata_nothing_is_found(handmade: Model) -> None:
     rows = Skills().findings(measured(handmade, shuffled), units_of(shuffled), [])
     assert not any(row.rung for row in rows) and {row.measure for row in rows} >= {"ceiling"}
     assert judge(CLAIM, frame(rows)).verdict == "not measured"
+
+
+@pytest.mark.parametrize("elsewhere", [1, 2])
+def test_a_kind_with_hardly_any_text_beside_it_is_not_measured(tiny_model: Any, elsewhere: int) -> None:
+    kept = measured(tiny_model("llama"), one_kind_and(elsewhere), "full")
+    assert "nothing to tell apart" in kept.about["not measured"] and Skills().findings(kept, [], []) == []
+
+
+def test_a_kind_with_little_text_beside_it_is_told_and_not_taken_out(tiny_model: Any) -> None:
+    reading = one_kind_and(6)
+    kept = measured(tiny_model("llama"), reading, "full")
+    assert kept.arrays["documents"].tolist() == [[8, 3]] and kept.about["perturbed"] == []
+    assert all(np.isfinite(row.effect) for row in Skills().findings(kept, units_of(reading), []))
+
+
+def one_kind_and(elsewhere: int) -> Reading:
+    """Sixteen documents of one kind, and so many of another, dealt to the halves in turn."""
+    reading = reading_of(16)
+    first, others = ([i for i, unit in enumerate(reading.units) if unit.stratum == f"kind {kind}"] for kind in (0, 1))
+    units = [Unit(id=f"d/{i}", stratum="kind 0", material="text", half=reading.units[i].half) for i in first]
+    halves = ("discovery", "confirmation")
+    units += [Unit(id=f"d/{i}", stratum="kind 1", material="text", half=halves[i % 2]) for i in range(elsewhere)]
+    windows = [replace(reading.windows[i], unit=n) for n, i in enumerate((*first, *others[:elsewhere]))]
+    return Reading(units=tuple(units), windows=tuple(windows))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@
 The floor is that of agreement heads: .02, here logits. The ceiling says how large a contribution is excluded for every neuron.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from innerworks.findings import Finding, collateral, joined
 from innerworks.model.study import Kept
 from innerworks.neurons.necessity import Neuron, Tried, decided, note_of, unpacked
 from innerworks.sites import Site
-from innerworks.stats import CONSTANTS, Estimate, Necessity, adjust, estimate, family_q, necessity, selectivity
+from innerworks.stats import CONSTANTS, Estimate, Necessity, adjust, estimate, family_q, harm_alone, necessity, selectivity
 
 BEHAVIOUR = "agreement"
 FLOOR = CONSTANTS.harm_floor  # logits
@@ -64,11 +65,15 @@ def ablated(kept: Kept) -> Ablated:
     strata = kept.about["strata"]
     tries = unpacked(kept.arrays, "ablation") if "ablation/harm" in kept.arrays else []
     found = [decided(one, strata, floor=FLOOR) for one in tries]
-    joint = kept.arrays.get("joint/harm")
-    group = None if joint is None else necessity(joint, kept.arrays["joint/by_control"], strata, floor=FLOOR)
+    group = _jointly(kept, strata) if "joint/harm" in kept.arrays else None
     q = adjust(np.array([one.p for one in (*found, *([group] if group else []))])).tolist()
     by_neuron = {one.neuron: (one, what, x) for one, what, x in zip(tries, found, q[: len(tries)], strict=True)}
     return Ablated(tries=by_neuron, together=(group, q[-1]) if group else None)
+
+
+def _jointly(kept: Kept, strata: Sequence[str]) -> Necessity:
+    harm, controls = kept.arrays["joint/harm"], kept.arrays.get("joint/by_control")
+    return harm_alone(harm, strata, floor=FLOOR) if controls is None else necessity(harm, controls, strata, floor=FLOOR)
 
 
 def findings(kept: Kept) -> list[Finding]:
@@ -162,8 +167,10 @@ def _harm_row(kept: Kept, tried: Tried, found: Necessity, q: float) -> Finding:
 
 def _joint_row(kept: Kept, found: Necessity, q: float) -> Finding:
     members = [str(Site(layer=layer, neuron=neuron)) for layer, neuron in kept.arrays["joint/neurons"].tolist()]
-    note = joined("metric: agreement difference", "" if found.above_all else "a control group harms as much")
-    harm = _harm(found, q, "control groups")
+    without = "joint/by_control" not in kept.arrays
+    beside = "the model has too few neurons for control groups" if without else "a control group harms as much"
+    note = joined("metric: agreement difference", "" if found.above_all else beside)
+    harm = _harm(found, q, "none" if without else "control groups")
     return Finding(**_MODEL, **harm, measure="joint_harm", target=", ".join(members), note=note)
 
 

@@ -38,7 +38,6 @@ HALVES: tuple[Half, Half] = ("discovery", "confirmation")
 CANDIDATES = 20
 TOKENS = 48  # of each document, where harm elsewhere is measured
 DOCUMENTS = 2  # of each domain
-LEAST_GROUPS = 2  # control groups without which nothing can be said of a group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +135,14 @@ def _alone(given: Given, side: Side, mean: Mean, labels: Sequence[Neuron], kept:
 
 def _together(given: Given, side: Side, mean: Mean, members: Sequence[Neuron], kept: Kept) -> Kept:
     """Ablate the strongest labels at once, and groups of as many others."""
-    groups = matched_groups(members, _suspects(kept), kept.arrays["removed"].astype(np.float64))
-    if len(members) < 2 or len(groups) < LEAST_GROUPS:
+    if len(members) < 2:
         return kept
+    groups = matched_groups(members, _suspects(kept), kept.arrays["removed"].astype(np.float64))
     ways = [without(given.model, mean, some) for some in (members, *groups)]
     step = _tally(given, len(ways), "ablations of groups")
     fallen = -side.by_unit(changes(given.model, [side.batch], ways, difference(given.model, side.asked), step=step))
-    joint = {"joint/neurons": np.array(members, dtype=np.int64), "joint/harm": fallen[0], "joint/by_control": fallen[1:]}
+    joint = {"joint/neurons": np.array(members, dtype=np.int64), "joint/harm": fallen[0]}
+    joint |= {"joint/by_control": fallen[1:]} if groups else {}
     return _saved(given, replace(kept, arrays={**kept.arrays, **joint}))
 
 

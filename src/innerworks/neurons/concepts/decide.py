@@ -19,7 +19,7 @@ from innerworks.neurons.concepts.precision import above_chance, by_chance, p_abo
 from innerworks.neurons.concepts.probe import SIZES, auc, auc_gap
 from innerworks.neurons.concepts.respond import SIGNS
 from innerworks.sites import Site
-from innerworks.stats import CONSTANTS, Array, Estimate, Necessity, adjust, estimate, family_q, necessity
+from innerworks.stats import CONSTANTS, Estimate, Necessity, adjust, estimate, family_q, harm_alone, necessity
 
 #: of average precision above chance. Of the words that such a neuron responds to most, one in three or four holds the concept;
 #: with less nobody would call it specific.
@@ -176,27 +176,30 @@ def _said(kept: Kept, names: Sequence[str]) -> list[Finding]:
 def _beyond(kept: Kept, concept: str) -> Necessity:
     """Texts that mention the concept when it is forced, against those with control groups forced, or with none."""
     free, forced = kept.arrays[f"{concept}/said"].astype(np.float64)
-    controls: Array = kept.arrays.get(f"{concept}/said_controls", np.stack([free, free])).astype(np.float64)
-    return necessity(forced, controls, [""] * len(forced), floor=SAID_FLOOR)
+    units = [""] * len(forced)
+    controls = kept.arrays.get(f"{concept}/said_controls")
+    if controls is None:
+        return harm_alone(forced - free, units, floor=SAID_FLOOR)
+    return necessity(forced, controls.astype(np.float64), units, floor=SAID_FLOOR)
 
 
 def _forced(kept: Kept, concept: str, found: Necessity, p: float, q: float) -> Finding:
     without = f"{concept}/said_controls" not in kept.arrays
-    free = float(kept.arrays[f"{concept}/said"][0].mean())
+    free, forced = (float(one.mean()) for one in kept.arrays[f"{concept}/said"])
     members = kept.arrays[f"{concept}/said_neurons"].tolist()
     return Finding(
         **_place(concept, "generated text"),
         site="model",
         target=", ".join(str(Site(layer=layer, neuron=neuron)) for layer, neuron in members),
         measure="forcing",
-        value=found.harm,
+        value=forced,
         effect=found.excess,
         effect_low=found.excess_low,
         effect_high=found.excess_high,
         df=found.df,
         unit="share of texts",
         n=found.n,
-        null=found.control,
+        null=free if without else found.control,
         null_kind="no forcing" if without else "control groups",
         floor=SAID_FLOOR,
         p=p,
@@ -204,6 +207,6 @@ def _forced(kept: Kept, concept: str, found: Necessity, p: float, q: float) -> F
         q=q,
         note=joined(
             f"{len(members)} neurons held at their median response to it; {free:.2f} of texts mention it when none are",
-            "no control groups run: not shown to be said more often" if without else "",
+            "no control groups run" if without else "",
         ),
     )

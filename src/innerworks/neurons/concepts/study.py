@@ -185,7 +185,8 @@ def _forced(
         if removed is not None and decide.worth_controls(kept, concept):
             suspects = {(int(layer), int(neuron)) for _, layer, neuron in np.argwhere(ranked[concept] > decide.FLOOR / 2)}
             groups = matched_groups(members, suspects, removed)
-            kept = _say(given, effort, kept, concept, "said_controls", groups, held, signs)
+            if groups:
+                kept = _say(given, effort, kept, concept, "said_controls", groups, held, signs)
     return kept
 
 

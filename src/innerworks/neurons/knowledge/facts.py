@@ -16,6 +16,7 @@ from innerworks.stats import Half, deal_halves
 from innerworks.text.tasks.pairs import encoded, next_token, unknown
 
 HALVES: tuple[Half, Half] = ("discovery", "confirmation")
+WAYS = 3  # of asking for the facts of a relation, on either half
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 1. Of our facts (`facts.py`), those that this model knows (`known.py`), a few of each relation.
 2. Integrated gradients after the discovery prompts; a fact's neurons are what most of these have in common.
 3. On the held-out ways of asking, at the last token: they are silenced and doubled. Beside that, 20 matched groups (each member
-   beside a neuron that writes as much there), the facts of other relations, and agreement prompts.
+   beside a neuron that writes as much there), the facts of other relations, and agreement prompts, dealt to the ways in turn.
 
 Dai et al. 2022, arXiv:2104.08696; that such edits also move grammar: Niu et al. 2024, arXiv:2405.02421. What it does not do: tell
 where knowledge is stored; the answer may be owed to neurons that only pass on what others recalled.
@@ -25,7 +25,7 @@ from innerworks.model.study import Given, Kept, Units
 from innerworks.model.tally import Tally
 from innerworks.neurons.groups import Group, matched_groups
 from innerworks.neurons.knowledge import decide
-from innerworks.neurons.knowledge.facts import Fact, facts
+from innerworks.neurons.knowledge.facts import WAYS, Fact, facts
 from innerworks.neurons.knowledge.gradients import integrated_gradients
 from innerworks.neurons.knowledge.known import known
 from innerworks.neurons.knowledge.move import DOUBLED, SILENT, Question, moved
@@ -33,9 +33,9 @@ from innerworks.neurons.knowledge.refine import output_norms, overlap, shared_ne
 from innerworks.neurons.lacking import lacking
 from innerworks.stats import CONSTANTS
 
-Key = tuple[str, str | int, int]  # suppression or amplification; own, others, agreement or a control group's number; fact
+#: suppression or amplification; own, others, agreement or a control group's number; fact; number of the way to ask
+Key = tuple[str, str | int, int, int]
 
-LEAST_GROUPS = 2
 FACTORS = {"suppression": SILENT, "amplification": DOUBLED}
 
 
@@ -71,15 +71,13 @@ class Knowledge:
             norms = output_norms([given.model.weights.W_out(layer) for layer in range(given.model.anatomy.layers)])
         except (TextError, UsageError, UnsupportedModel) as error:
             return Kept(about={"not measured": str(error)})
-        if len(some) < CONSTANTS.least_units:
-            return _too_few(f"knows {len(some)} of our facts in both halves of the ways to ask")
+        if not decide.enough([one.relation for one in some]):
+            return _too_few(some, "it knows in both halves of the ways to ask")
         kept = given.saved or _found(given, some, effort, norms)
         given.save(kept)
-        having = _having(kept)
-        if len(having) < CONSTANTS.least_units or len({some[number].relation for number in having}) < 2:
-            return _too_few(f"has neurons that most ways to ask share for {len(having)} facts")
-        if kept.arrays["controls"].shape[1] < LEAST_GROUPS:
-            return Kept(about={"not measured": "the model has too few neurons to compare those of a fact with others"})
+        having = [some[number] for number in decide.having(kept)]
+        if not decide.enough([one.relation for one in having]):
+            return _too_few(having, "has neurons that most ways to ask share")
         return _moved(given, some, grammar, kept)
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
@@ -87,8 +85,12 @@ class Knowledge:
         return [*before, *decide.findings(kept)]
 
 
-def _too_few(what: str) -> Kept:
-    return Kept(about={"not measured": f"the model {what}; {CONSTANTS.least_units}, of two relations, are the least"})
+def _too_few(some: Sequence[Fact], which: str) -> Kept:
+    least = -(-CONSTANTS.least_units // WAYS)
+    there = f"{len(some)} of our facts, of {len({one.relation for one in some})} relations, {which}"
+    return Kept(
+        about={"not measured": f"{there}; facts of {least} relations are the least: each, asked in {WAYS} ways, is {WAYS} units"}
+    )
 
 
 def _found(given: Given, some: Sequence[Fact], effort: Effort, norms: torch.Tensor) -> Kept:
@@ -115,7 +117,7 @@ def _found(given: Given, some: Sequence[Fact], effort: Effort, norms: torch.Tens
         matched_groups(places, suspects, written[number]) for number in range(len(some)) if (places := _places(members, number))
     ]
     count = min((len(one) for one in groups), default=0)
-    flat = [[group[i] for group in one[:count]] for one in groups for i in range(len(one[0]))]
+    flat = [[group[i] for group in one[:count]] for one in groups if count for i in range(len(one[0]))]
     arrays = {
         "members": np.array(members, dtype=np.int64).reshape(-1, 3),
         "strength": np.array(strength, dtype=np.float64),
@@ -132,47 +134,48 @@ def _places(members: Sequence[tuple[int, int, int]], number: int) -> list[Place]
 
 def _moved(given: Given, some: Sequence[Fact], grammar: Sequence[Prompt], kept: Kept) -> Kept:
     """Silence and double the neurons of each fact: on its own prompts, those of others, and agreement; and control groups."""
-    having = _having(kept)
+    having = decide.having(kept)
     asked = [pair for number in having for pair in _questions(some, number, grammar, kept)]
     before, after = moved(given.model, [one for _, one in asked], step=_tally(given, len(asked), "last tokens"))
     rises: dict[Key, list[float]] = {}
     for (key, _), rise in zip(asked, after - before, strict=True):
-        rises.setdefault(key, []).append(float(rise))
+        # right verb forms may rise or fall, and both are a change of grammar
+        rises.setdefault(key, []).append(abs(float(rise)) if key[1] == "agreement" else float(rise))
+
+    def by_way(name: str, whom: str | int) -> list[list[float]]:
+        return [[float(np.mean(rises[name, whom, fact, way])) for way in range(WAYS)] for fact in having]
+
     arrays: dict[str, np.ndarray] = {}
     for name in FACTORS:
         for whom in ("own", "others", "agreement"):
-            arrays[f"{name}/{whom}"] = np.array([np.mean(rises[name, whom, fact]) for fact in having])
-        groups = range(kept.arrays["controls"].shape[1])
-        arrays[f"{name}/controls"] = np.array([[np.mean(rises[name, k, fact]) for fact in having] for k in groups])
+            arrays[f"{name}/{whom}"] = np.array(by_way(name, whom))
+        if groups := kept.arrays["controls"].shape[1]:
+            arrays[f"{name}/controls"] = np.array([by_way(name, k) for k in range(groups)])
         own = [i for i, (key, _) in enumerate(asked) if key[:2] == (name, "own")]
         arrays[f"{name}/share"] = np.array([np.exp(after[own]).sum() / np.exp(before[own]).sum() - 1])
     return replace(kept, arrays={**kept.arrays, **arrays})
-
-
-def _having(kept: Kept) -> list[int]:
-    """The facts that have neurons."""
-    return sorted(set(kept.arrays["members"][:, 0].tolist()))
 
 
 def _questions(some: Sequence[Fact], number: int, grammar: Sequence[Prompt], kept: Kept) -> Iterator[tuple[Key, Question]]:
     """Everything that is asked about one fact's neurons, and what it counts for."""
     rows, fact = kept.arrays["members"][:, 0] == number, some[number]
     neurons = _group(kept.arrays["members"][rows, 1:])
-    others = [some[other] for other in _having(kept) if some[other].relation != fact.relation]
-    own, answer = fact.prompts["confirmation"], (fact.answer,)
+    others = [some[other] for other in decide.having(kept) if some[other].relation != fact.relation]
+    groups = [_group(one) for one in kept.arrays["controls"][rows].swapaxes(0, 1)]
     wanted = [
-        *(("own", tokens, answer, neurons) for tokens in own),
-        *(
-            (k, tokens, answer, _group(one))
-            for k, one in enumerate(kept.arrays["controls"][rows].swapaxes(0, 1))
-            for tokens in own
-        ),
-        *(("others", other.prompts["confirmation"][0], (other.answer,), neurons) for other in others),
-        *(("agreement", one.tokens, one.answers, neurons) for one in grammar),
+        *(("own", way, tokens, (fact.answer,), neurons) for way, tokens in _ways(fact)),
+        *((k, way, tokens, (fact.answer,), group) for k, group in enumerate(groups) for way, tokens in _ways(fact)),
+        *(("others", way, tokens, (other.answer,), neurons) for other in others for way, tokens in _ways(other)),
+        *(("agreement", i % WAYS, one.tokens, one.answers, neurons) for i, one in enumerate(grammar)),
     ]
     for name, factor in FACTORS.items():
-        for whom, tokens, answers, group in wanted:
-            yield (name, whom, number), Question(tokens=tokens, answers=answers, neurons=group, factor=factor)
+        for whom, way, tokens, answers, group in wanted:
+            yield (name, whom, number, way), Question(tokens=tokens, answers=answers, neurons=group, factor=factor)
+
+
+def _ways(fact: Fact) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """The held-out prompts of a fact, with the number of the way to ask."""
+    return enumerate(fact.prompts["confirmation"])
 
 
 def _group(places: np.ndarray) -> Group:

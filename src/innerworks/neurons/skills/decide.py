@@ -20,7 +20,6 @@ from innerworks.model.study import Kept, Units
 from innerworks.neurons.skills.accuracy import interval, mde, p_above
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Array, Estimate, adjust, family_q, selectivity, two_sample, upper_tail
-from innerworks.text.openings import LEAST_DOCUMENTS
 
 #: of balanced accuracy above chance. A neuron that is right about six documents of ten tells next to nothing about any of them.
 FLOOR = 0.10
@@ -195,14 +194,13 @@ def _harm(kept: Kept, group: Group, units: Units) -> _Harm:
     controls = None if controls is None else controls.astype(np.float64)
     beyond = harm if controls is None else harm - controls.mean(axis=0)
     excess = two_sample(beyond[inside], beyond[~inside])
-    few = min(inside.sum(), (~inside).sum()) < LEAST_DOCUMENTS
     return _Harm(
         inside=harm[inside],
         elsewhere=harm[~inside],
         excess=excess,
         controls=None if controls is None else controls[:, inside].mean(axis=1) - controls[:, ~inside].mean(axis=1),
         controls_elsewhere=None if controls is None else controls[:, ~inside].mean(axis=1),
-        p_units=1.0 if few else float(excess.p_above(CONSTANTS.harm_floor)),
+        p_units=float(excess.p_above(CONSTANTS.harm_floor)),
     )
 
 

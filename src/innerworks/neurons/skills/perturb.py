@@ -16,20 +16,30 @@ from innerworks.neurons.groups import Group
 from innerworks.neurons.necessity import without
 from innerworks.stats import Half
 from innerworks.text import Reading, TextBatch
-from innerworks.text.openings import openings
-from innerworks.text.reading import BATCH, batch_of
+from innerworks.text.openings import LEAST_TOKENS, openings
+from innerworks.text.reading import BATCH, Window, batch_of
 
 HALF: Half = "confirmation"
 
 
 def trial(reading: Reading, domain: str, *, elsewhere: int, tokens: int) -> list[TextBatch]:
     """Beginnings of all confirmation documents of a domain, and of about so many others, as many of each other domain."""
-    batches, texts = [], openings(reading, HALF, tokens=tokens)
-    each = -(-elsewhere // (len(texts) - 1))
-    for name, windows in texts.items():
-        chosen = windows if name == domain else windows[:each]
+    batches = []
+    for name, chosen in _chosen(reading, domain, elsewhere=elsewhere, tokens=tokens).items():
         batches += [batch_of(chosen[start : start + BATCH], "text", name, HALF) for start in range(0, len(chosen), BATCH)]
     return batches
+
+
+def comparisons(reading: Reading, domain: str, *, elsewhere: int) -> int:
+    """Of how many documents of other domains a trial consists."""
+    chosen = _chosen(reading, domain, elsewhere=elsewhere, tokens=LEAST_TOKENS)
+    return sum(len(windows) for name, windows in chosen.items() if name != domain)
+
+
+def _chosen(reading: Reading, domain: str, *, elsewhere: int, tokens: int) -> dict[str, list[Window]]:
+    texts = openings(reading, HALF, tokens=tokens)
+    each = -(-elsewhere // max(len(texts) - 1, 1))
+    return {name: windows if name == domain else windows[:each] for name, windows in texts.items()}
 
 
 def harms(

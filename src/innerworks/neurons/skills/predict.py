@@ -40,6 +40,10 @@ class Parts:
         choose[~confirm] = [half == "confirmation" for half in dealt]
         return cls(train=~confirm & ~choose, choose=choose, confirm=confirm)
 
+    def can_tell(self, inside: Bool[np.ndarray, " unit"]) -> bool:
+        """Has every part documents of this kind of text, and others?"""
+        return all(bool((part & side).any()) for part in (self.train, self.choose, self.confirm) for side in (inside, ~inside))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictivity:

@@ -23,10 +23,11 @@ from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, NeuronReference, neuron_reference
 from innerworks.neurons.skills import decide
 from innerworks.neurons.skills.accuracy import best_by_chance, interval
-from innerworks.neurons.skills.perturb import harms, trial
+from innerworks.neurons.skills.perturb import comparisons, harms, trial
 from innerworks.neurons.skills.predict import Parts, Predictivity, predictivity
 from innerworks.neurons.skills.watch import WAYS, SkillReadings, readings
 from innerworks.stats import CONSTANTS, Half
+from innerworks.text import Reading
 from innerworks.text.openings import LEAST_DOCUMENTS, LEAST_TOKENS, comparable, documents
 
 HALVES: tuple[Half, Half] = ("discovery", "confirmation")
@@ -67,12 +68,13 @@ class Skills:
         if reason := lacking(given.model):
             return Kept(about={"not measured": reason})
         batches = [documents(given.reading, half, tokens=LEAST_TOKENS) for half in HALVES]
-        domains = comparable(*batches)
-        if not domains or len({batch.stratum for batch in batches[0]}) < 2:
+        dealt = _Dealt.of(given.reading, sorted(int(unit) for half in batches for batch in half for unit in batch.units))
+        domains = [domain for domain in comparable(*batches) if dealt.parts.can_tell(dealt.strata == domain)]
+        if not domains:
             enough = f"{LEAST_DOCUMENTS} documents of {LEAST_TOKENS} tokens or more in each half"
-            return Kept(about={"not measured": f"no two kinds of text of which one has {enough}: there is nothing to tell apart"})
-        places = sorted(int(unit) for half in batches for batch in half for unit in batch.units)
-        kept, best = _choose(given, domains, places)
+            also = "and others beside it to learn from, to choose by and to confirm on"
+            return Kept(about={"not measured": f"no kind of text has {enough}, {also}: there is nothing to tell apart"})
+        kept, best = _choose(given, domains, dealt)
         kept = kept if given.saved is None else given.saved
         effort = EFFORTS.get(given.depth)
         return kept if effort is None else _perturb(given, effort, domains, kept, best)
@@ -80,6 +82,21 @@ class Skills:
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
         """Balanced accuracies of candidates, and what groups of them cost."""
         return [*before, *decide.findings(kept, units)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dealt:
+    """The documents that are asked about (numbers of units of the reading), of which kind each is, and what each does."""
+
+    places: Sequence[int]
+    strata: np.ndarray
+    parts: Parts
+
+    @classmethod
+    def of(cls, reading: Reading, places: Sequence[int]) -> "_Dealt":
+        units = [reading.units[place] for place in places]
+        parts = Parts.of([(unit.id, unit.stratum, unit.half) for unit in units])
+        return cls(places=places, strata=np.array([unit.stratum for unit in units]), parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,20 +108,19 @@ class _Best:
     apart: float
 
 
-def _choose(given: Given, domains: Sequence[str], places: Sequence[int]) -> tuple[Kept, dict[str, _Best]]:
+def _choose(given: Given, domains: Sequence[str], dealt: _Dealt) -> tuple[Kept, dict[str, _Best]]:
     """Which neurons are tested, how often each of them is right on the confirmation half, and what bounds all the others."""
     texts = [number for number, unit in enumerate(given.reading.units) if unit.material == "text"]
-    found = readings(given.states[SkillReadings.name], [texts.index(place) for place in places])
-    units = [(unit.id, unit.stratum, unit.half) for unit in (given.reading.units[place] for place in places)]
-    parts, strata = Parts.of(units), np.array([stratum for _, stratum, _ in units])
+    found = readings(given.states[SkillReadings.name], [texts.index(place) for place in dealt.places])
+    parts = dealt.parts
     size = given.model.anatomy.layers * given.model.anatomy.neurons
     rows, ceilings, counts, best = [], [], [], {}
     for number, domain in enumerate(domains):
-        inside = strata == domain
+        inside = dealt.strata == domain
         counts.append([int((parts.confirm & side).sum()) for side in (inside, ~inside)])
         least = best_by_chance(int((parts.choose & inside).sum()), int((parts.choose & ~inside).sum()), 2 * size * len(found))
         for way, one in found.items():
-            flat = one.reshape(len(places), size)
+            flat = one.reshape(len(dealt.places), size)
             told = predictivity(flat, inside, parts)
             order = told.best_first()
             chosen = [at for at in order[:CANDIDATES].tolist() if told.accuracy[at] > least]
@@ -146,6 +162,7 @@ def _best(told: Predictivity, order: np.ndarray, least: float, per_layer: int) -
 def _perturb(given: Given, effort: Effort, domains: Sequence[str], kept: Kept, best: dict[str, _Best]) -> Kept:
     """Take out the best neurons of the skills whose neurons lie furthest apart, then control groups for those that harm most."""
     first = sorted(domains, key=lambda domain: -best[domain].apart)[: effort.skills]
+    first = [domain for domain in first if comparisons(given.reading, domain, elsewhere=effort.elsewhere) >= LEAST_DOCUMENTS]
     groups = [decide.Group(skill=domain, size=size) for domain in first for size in effort.sizes]
     kept = replace(kept, about={**kept.about, "perturbed": [[one.skill, one.size] for one in groups], "tokens": effort.tokens})
     of = neuron_reference(given.model, given.states[NeuronMeans.name], "text")
@@ -154,7 +171,8 @@ def _perturb(given: Given, effort: Effort, domains: Sequence[str], kept: Kept, b
         kept = _take_out(given, effort, of, kept, group, "harm", [members])
     for group in decide.worth_controls(kept, units_of(given.reading))[: effort.controlled]:
         others = matched_groups(best[group.skill].ranked[: group.size], best[group.skill].suspects, of.removed)
-        kept = _take_out(given, effort, of, kept, group, "controls", others)
+        if others:
+            kept = _take_out(given, effort, of, kept, group, "controls", others)
     return kept
 
 
