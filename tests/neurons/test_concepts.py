@@ -298,6 +298,18 @@ def test_what_cannot_be_asked_is_said(tokenizer_of: Callable[..., Any], family: 
     assert says in kept.about["not measured"] and Concepts().findings(kept, [], []) == []
 
 
+def test_a_quantised_model_is_asked_for_concepts_and_nothing_is_forced(
+    tokenizer_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(study.EFFORTS, "standard", study.Effort(frames=1, forced=1, tokens=3))
+    model = worded(tokenizer_of)
+    model.hf.config.quantization_config = {"quant_method": "bitsandbytes"}
+    kept = measured(model, "standard")
+    rows = Concepts().findings(kept, [], [])
+    assert "quantised (bitsandbytes)" in kept.about["nothing forced"]
+    assert {"ceiling", "probe"} <= {row.measure for row in rows} and not any(row.measure == "forcing" for row in rows)
+
+
 def test_a_concept_is_mentioned_by_its_words_alone() -> None:
     said = ["Two dogs ran.", "A dogma.", "Dog!", "the Frogs", "frolic"]
     assert force.mentions(said, "animal").tolist() == [True, False, True, True, False]

@@ -12,7 +12,7 @@ from innerworks.claims import LEDGER, judge
 from innerworks.findings import Finding, frame
 from innerworks.model.study import Given, Kept, units_of
 from innerworks.neurons.means import NeuronMeans, neuron_reference
-from innerworks.neurons.outputs import Outputs
+from innerworks.neurons.outputs import Outputs, Vocabulary
 from innerworks.neurons.outputs.effects import FROZEN, RESTORED, Frequencies, effects, spread_rows
 from innerworks.neurons.outputs.frequencies import direction, unigram
 from innerworks.neurons.outputs.screen import screened
@@ -256,6 +256,23 @@ def test_a_model_that_cannot_be_asked_says_why(tiny_model: Any, family: str, rea
     kept = study.measure(Given(model=model, reading=reading, states={}, before=[], depth="quick", seed=0))
     assert not kept.arrays and kept.about["not measured"]
     assert study.findings(kept, units_of(reading), []) == []
+
+
+def test_experts_in_an_earlier_layer_are_seen_though_the_last_ones_are_plain(tiny_hf: Any, reading: Reading) -> None:
+    model = iw.Model(tiny_hf("qwen3_moe", num_hidden_layers=3, mlp_only_layers=[1, 2]), None, certified=False)
+    assert model.lacks("neurons", 0) and not model.lacks("neurons", 1) and not model.lacks("neurons", 2)
+    for study in (Outputs(), Vocabulary()):
+        given = Given(model=model, reading=reading, states={}, before=[], depth="standard", seed=0)
+        assert not study.instruments(model) and "not every layer" in study.measure(given).about["not measured"]
+
+
+def test_quantised_weights_are_not_weighed(tiny_hf: Any, reading: Reading) -> None:
+    hf = tiny_hf("llama")
+    hf.config.quantization_config = {"quant_method": "bitsandbytes"}
+    model = iw.Model(hf, None, certified=False)
+    for study in (Outputs(), Vocabulary()):
+        given = Given(model=model, reading=reading, states={}, before=[], depth="standard", seed=0)
+        assert not study.instruments(model) and "quantised (bitsandbytes)" in study.measure(given).about["not measured"]
 
 
 def test_a_model_with_capped_logits_is_measured_before_the_cap(tiny_model: Any, reading: Reading) -> None:

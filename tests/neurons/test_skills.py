@@ -266,6 +266,20 @@ def test_what_cannot_be_asked_is_said(tiny_model: Any, family: str, kinds: int, 
     assert says in kept.about["not measured"] and Skills().findings(kept, [], []) == []
 
 
+@pytest.mark.parametrize("depth", ["quick", "standard"])
+def test_a_quantised_model_is_asked_what_its_neurons_tell_and_not_perturbed(
+    tiny_hf: Any, tiny_tokenizer: Any, depth: str
+) -> None:
+    hf, reading = tiny_hf("llama"), reading_of()
+    plain = measured(Model(hf, tiny_tokenizer, certified=False), reading)
+    hf.config.quantization_config = {"quant_method": "bitsandbytes"}
+    kept = measured(Model(hf, tiny_tokenizer, certified=False), reading, depth)
+    assert "quantised (bitsandbytes)" in kept.about["no neurons taken out"] and set(kept.arrays) == set(plain.arrays)
+    assert np.array_equal(kept.arrays["ceilings"], plain.arrays["ceilings"])
+    rows = Skills().findings(kept, units_of(reading), [])
+    assert rows == Skills().findings(plain, units_of(reading), []) and not any(row.measure == "group_harm" for row in rows)
+
+
 def test_the_trial_has_all_documents_of_the_skill_and_few_others() -> None:
     batches = trial(reading_of(), "kind 2", elsewhere=5, tokens=10)
     sizes = [sum(len(batch.tokens) for batch in batches if batch.stratum == f"kind {kind}") for kind in range(KINDS)]

@@ -1,11 +1,14 @@
-"""Does a model have plain neurons in every layer, so that they can be asked anything?"""
-
-from collections.abc import Iterable
+"""Does a model have plain neurons in every layer, and can it be read what they write, so that they can be asked anything?"""
 
 from innerworks.model import Model
 
 
-def lacking(model: Model, layers: Iterable[int] | None = None) -> str:
-    """Why a model's neurons (of these layers) cannot be asked, or nothing."""
-    missing = next((why for layer in layers or range(model.anatomy.layers) if (why := model.lacks("neurons", layer))), "")
-    return f"not every layer has plain neurons: {missing}" if missing else ""
+def lacking(model: Model, *, weights: bool = True) -> str:
+    """Why a model's neurons cannot be asked, or nothing.
+
+    weights: also what is asked of the weights: what an ablation removes is matched by what neurons write.
+    """
+    missing = next((why for layer in range(model.anatomy.layers) if (why := model.lacks("neurons", layer))), "")
+    if missing:
+        return f"not every layer has plain neurons: {missing}"
+    return (model.weights.unreadable or "") if weights else ""

@@ -57,12 +57,12 @@ class Concepts:
 
     def instruments(self, model: Model) -> Sequence[Instrument]:
         """Means, for what an ablation of a neuron would remove: controls are matched by it."""
-        return [NeuronMeans()] if not lacking(model) else []
+        return [NeuronMeans()] if not lacking(model, weights=False) else []
 
     def measure(self, given: Given) -> Kept:
         """Respond, rank, probe, force; goes on from `given.saved`."""
         effort = EFFORTS[given.depth]
-        if reason := lacking(given.model):
+        if reason := lacking(given.model, weights=False):
             return Kept(about={"not measured": reason})
         some = known(given.model.tokenizer, examples(frames=effort.frames))
         if not concepts(some):
@@ -77,8 +77,10 @@ class Concepts:
         found = responses(given.model, some, step=count).numpy()
         ranked = _ranked(some, found)
         kept = _tested(given, some, found, ranked) if given.saved is None else given.saved
+        if why := lacking(given.model):
+            kept = replace(kept, about={**kept.about, "nothing forced": why})
         given.save(kept)
-        return _forced(given, effort, some, found, ranked, kept)
+        return kept if why else _forced(given, effort, some, found, ranked, kept)
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
         """Average precisions, probes, and texts in which a forced concept is mentioned."""

@@ -89,12 +89,10 @@ def last_layers(model: Model) -> list[int]:
 
 def refusal(model: Model) -> str | None:
     """Why a model cannot be asked, or None where it can."""
-    if lacking(model, last_layers(model)):
-        return lacking(model, last_layers(model))
+    if why := lacking(model):
+        return why
     if not model.anatomy.sums:
         return "its stream is normed after each addition: what a neuron writes is no part of the final stream"
-    if model.weights.unreadable is not None:
-        return f"{model.weights.unreadable}"
     return None if model.weights.final_norm is not None else "there is no final norm to go through"
 
 

@@ -24,7 +24,6 @@ from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
 from innerworks.model.tally import Tally
-from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, neuron_reference
 from innerworks.neurons.outputs import vocabulary_decide
 from innerworks.neurons.outputs.firing import fired
@@ -85,9 +84,9 @@ class Vocabulary:
 
 def unasked(model: Model) -> str | None:
     """Why a model cannot be asked, or None where it can."""
-    if lacking(model):
-        return lacking(model)
-    return "a norm behind the feed-forward rescales what neurons write" if model.adapter.post_norms else refusal(model)
+    if why := refusal(model):
+        return why
+    return "a norm behind the feed-forward rescales what neurons write" if model.adapter.post_norms else None
 
 
 def _sample(given: Given, effort: Effort) -> Int[np.ndarray, "neuron 2"]:

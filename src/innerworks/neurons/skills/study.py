@@ -61,11 +61,11 @@ class Skills:
 
     def instruments(self, model: Model) -> Sequence[Instrument]:
         """What every neuron does on each document, and the means that go in its place."""
-        return [NeuronMeans(), SkillReadings()] if not lacking(model) else []
+        return [NeuronMeans(), SkillReadings()] if not lacking(model, weights=False) else []
 
     def measure(self, given: Given) -> Kept:
         """Choose and count, then perturb; goes on from `given.saved`."""
-        if reason := lacking(given.model):
+        if reason := lacking(given.model, weights=False):
             return Kept(about={"not measured": reason})
         batches = [documents(given.reading, half, tokens=LEAST_TOKENS) for half in HALVES]
         dealt = _Dealt.of(given.reading, sorted(int(unit) for half in batches for batch in half for unit in batch.units))
@@ -77,6 +77,8 @@ class Skills:
         kept, best = _choose(given, domains, dealt)
         kept = kept if given.saved is None else given.saved
         effort = EFFORTS.get(given.depth)
+        if why := lacking(given.model):
+            return replace(kept, about={**kept.about, "no neurons taken out": why})
         return kept if effort is None else _perturb(given, effort, domains, kept, best)
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
