@@ -13,11 +13,11 @@ from torch import Tensor
 from innerworks.model import Model, strongest
 from innerworks.model.observe import State, merge
 from innerworks.model.study import Given, Kept, units_of
-from innerworks.neurons.inputs import Inputs, NeuronInputs, buckets, decide, histogram, watch
+from innerworks.neurons.inputs import Inputs, NeuronInputs, buckets, decide, detectors, histogram, watch
 from innerworks.neurons.inputs.contexts import tokens_at
 from innerworks.neurons.inputs.decide import candidates
 from innerworks.neurons.inputs.design import BUCKETS, TESTED, Design, type_bucket, type_part
-from innerworks.neurons.inputs.detectors import FIRES
+from innerworks.neurons.inputs.detectors import BITS, FIRES, SUMS
 from innerworks.neurons.inputs.fits import RIDGE
 from innerworks.neurons.inputs.kept import contexts
 from innerworks.neurons.inputs.kinds import KINDS, OVER_TYPES, SHARE
@@ -197,8 +197,8 @@ def test_shares_of_triggers_are_counted_document_by_document(
             hit = np.array([token in triggers for token in tokens])
             on += [(fires & hit).sum() / fires.sum()] if fires.any() else []
             fire += [(fires & hit).sum() / hit.sum()] if hit.any() else []
-        assert state["share_units"][:, layer, neuron].tolist() == [len(on), len(fire)]
-        np.testing.assert_allclose(state["share"][:, layer, neuron], [sum(on), sum(fire)], atol=1e-5)
+        assert state["share_units"][:2, layer, neuron].tolist() == [len(on), len(fire)]
+        np.testing.assert_allclose(state["share"][:2, layer, neuron], [sum(on), sum(fire)], atol=1e-5)
 
 
 def test_a_pass_taken_up_again_and_shards_added_up_give_the_same(
@@ -278,24 +278,31 @@ def by_hand(tokenizer: Any, batch: TextBatch) -> Tensor:
     return found
 
 
-@pytest.fixture(scope="module")
-def known(language: tuple[Any, Reading], tiny_hf: Callable[..., Any]) -> tuple[State, Kept]:
-    """The hand-made neurons through the whole instrument."""
+def through(
+    language: tuple[Any, Reading], hf: Any, activations: Callable[[TextBatch], Tensor], neurons: int
+) -> tuple[Inputs, State]:
+    """Hand-made activations of one layer through the whole instrument."""
     tokenizer, reading = language
-    model = Model(tiny_hf(FAMILY), tokenizer, certified=False)
-    anatomy = replace(model.anatomy, layers=1, neurons=len(MADE))
-    rows = torch.cat([by_hand(tokenizer, batch)[batch.mask] for batch in sample(reading)])
+    model = Model(hf, tokenizer, certified=False)
+    rows = torch.cat([activations(batch)[batch.mask] for batch in sample(reading)])
     edges = rows.quantile(torch.tensor([TAIL, 1 - TAIL]), dim=0)
     fixed = Limits(low=edges[:1], high=edges[1:], stream=torch.ones(1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watch, "limits", lambda model, batches: fixed)
         one = Inputs(model)
-        state = one.begin(anatomy, reading)
+        state = one.begin(replace(model.anatomy, layers=1, neurons=neurons), reading)
     for half in ("discovery", "confirmation"):
         for batch in reading.batches(half):
             one.begin_batch(batch)
-            one.observe(state, batch, Site(layer=0, kind="neurons"), by_hand(tokenizer, batch), slice(None))
+            one.observe(state, batch, Site(layer=0, kind="neurons"), activations(batch), slice(None))
             one.end_batch(state, batch)
+    return one, state
+
+
+@pytest.fixture(scope="module")
+def known(language: tuple[Any, Reading], tiny_hf: Callable[..., Any]) -> tuple[State, Kept]:
+    """The hand-made neurons through the whole instrument."""
+    one, state = through(language, tiny_hf(FAMILY), lambda batch: by_hand(language[0], batch), len(MADE))
     arrays, about = effects(one.design, state, one.frozen(state))
     return state, Kept(arrays=arrays, about=about)
 
@@ -326,8 +333,8 @@ def test_hand_made_neurons_are_told_apart(
 def test_a_detector_fires_on_its_trigger_and_nothing_else(known: tuple[State, Kept]) -> None:
     state, _ = known
     shares = (state["share"] / state["share_units"].clamp(min=1))[:, 0]
-    assert shares[:, MADE.index("rare token")].tolist() == [1.0, 1.0]
-    assert shares[:, MADE.index("one token")].min() > 0.9
+    assert shares[:2, MADE.index("rare token")].tolist() == [1.0, 1.0]
+    assert shares[:2, MADE.index("one token")].min() > 0.9
     units = state["share_units"][0, 0]
     assert units[MADE.index("rare token")] >= 12 and units[MADE.index("noise")] == 0  # no candidate
 
@@ -339,25 +346,20 @@ FEW = [f"{letter}{one}{two}" for one, two in product("aeiou", "lnrs") for letter
 
 
 @pytest.fixture(scope="module")
-def of_types(tokenizer_of: Callable[..., Any], tiny_hf: Callable[..., Any]) -> Kept:
-    """Neurons that know nothing but which of few token types stands there, at random; the last ones letters, beside that."""
+def few(tokenizer_of: Callable[..., Any]) -> tuple[Any, Reading]:
+    """A language of few words, the first in every eighth place."""
     tokenizer = tokenizer_of(words=FEW)
-    reading, rng = spoken(tokenizer, FEW, 1 / (2.0 + np.arange(len(FEW)))), torch.Generator().manual_seed(3)
+    return tokenizer, spoken(tokenizer, FEW, 1 / (2.0 + np.arange(len(FEW))))
+
+
+@pytest.fixture(scope="module")
+def of_types(few: tuple[Any, Reading], tiny_hf: Callable[..., Any]) -> Kept:
+    """Neurons that know nothing but which of few token types stands there, at random; the last ones letters, beside that."""
+    rng = torch.Generator().manual_seed(3)
     of_token = torch.randn(320, DRAWS * EACH + EACH, generator=rng)
-    letter = torch.tensor([ord(text[0]) for text in tokenizer.convert_ids_to_tokens(range(320))])
+    letter = torch.tensor([ord(text[0]) for text in few[0].convert_ids_to_tokens(range(320))])
     of_token[:, DRAWS * EACH :] += 4.0 * torch.randn(256, EACH, generator=rng)[letter]
-    model = Model(tiny_hf(FAMILY), tokenizer, certified=False)
-    anatomy = replace(model.anatomy, layers=1, neurons=of_token.shape[1])
-    fixed = Limits(low=of_token.amin(dim=0)[None], high=of_token.amax(dim=0)[None], stream=torch.ones(1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch, "limits", lambda model, batches: fixed)
-        one = Inputs(model)
-        state = one.begin(anatomy, reading)
-    for half in ("discovery", "confirmation"):
-        for batch in reading.batches(half):
-            one.begin_batch(batch)
-            one.observe(state, batch, Site(layer=0, kind="neurons"), of_token[batch.tokens], slice(None))
-            one.end_batch(state, batch)
+    one, state = through(few, tiny_hf(FAMILY), lambda batch: of_token[batch.tokens], of_token.shape[1])
     arrays, about = effects(one.design, state, one.frozen(state))
     of_buckets, n = buckets.moments(state)
     return Kept(arrays=arrays | of_buckets, about=about | {"types": n})
@@ -414,6 +416,46 @@ def test_one_very_frequent_type_decides_nothing() -> None:
     found = buckets.estimate(arrays, {"types": n}, "alphabet", 0.08)
     assert (found.mean > 0.8).all() and (found.p_above(0.08) > 0.1).all()
     assert {type_bucket(f"word {i}") for i in range(2000)} == set(range(BUCKETS))
+
+
+# --- pairs of tokens ----------------------------------------------------------------------------------------------
+
+PAIRED = ("pair", "its second", "its first, one later", "pair, and its second now and then", "noise")
+
+
+def firing_on_pairs(tokenizer: Any, batch: TextBatch) -> Tensor:
+    """Neurons that fire on a pair of common words, or only seem to."""
+    rng = torch.Generator().manual_seed(int(batch.tokens.sum()))
+    a, b = tokenizer.convert_tokens_to_ids(FEW[:2])
+    first, second = batch.tokens.roll(1, dims=1) == a, batch.tokens == b
+    seldom = second & (torch.rand(batch.tokens.shape, generator=rng) < 0.3)
+    fires = torch.stack([first & second, second, first, first & second | seldom, torch.zeros_like(first)], dim=-1)
+    return 8.0 * fires + 0.5 * torch.randn(fires.shape, generator=rng)
+
+
+def test_pairs_are_told_from_single_tokens(few: tuple[Any, Reading], tiny_hf: Callable[..., Any]) -> None:
+    one, state = through(few, tiny_hf(FAMILY), lambda batch: firing_on_pairs(few[0], batch), len(PAIRED))
+    arrays = {name: state[name].numpy() for name in SUMS}
+    chosen = one.frozen(state).detectors
+    arrays |= {"triggers": chosen.triggers, "pairs": chosen.pairs}
+    labels: dict[str, set[str]] = {}
+    for kind in KINDS[-2:]:
+        tested = decide._tested(kind, arrays, {"tests": TESTS})
+        assert tested is not None
+        p = np.max([numbers.p for numbers in tested.tests.values()], axis=0)
+        labels[kind.behaviour] = {PAIRED[i] for (_, i), one_p in zip(tested.places, p, strict=True) if one_p < 0.001}
+    assert labels == {"token_detector": {"its second"}, "pair_detector": {"pair"}}
+    expected = [few[0].convert_tokens_to_ids(word) for word in FEW[:2]]
+    assert [int(chosen.pairs[0, 0, 0]) >> BITS, int(chosen.pairs[0, 0, 0]) % 2**BITS] == expected
+
+
+def test_a_token_that_always_has_the_same_neighbour_makes_no_pair() -> None:
+    tokens = torch.tensor([5, 6, 7, 5, 6, 7])
+    entries = np.array([[[6, -1, -1, -1, -1]], [[5 * 2**BITS + 6, -1, -1, -1, -1]]])
+    chosen = detectors._candidates(entries[0], entries[1], np.ones(1, dtype=np.float32), np.ones(1))
+    state = detectors.empty(1, 1)
+    detectors._add_document(state, chosen, 0, (tokens[1:] == 6)[:, None], tokens)
+    assert state["share"][:, 0, 0].tolist() == [1, 1, 1, 1, 0] and state["share_units"][:, 0, 0].tolist() == [1, 1, 1, 1, 0]
 
 
 def test_candidates_are_above_every_floor_the_strongest_first() -> None:

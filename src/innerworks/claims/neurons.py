@@ -126,7 +126,11 @@ NEURONS = (
         statement="Early neurons detect single tokens or n-grams, and most of the early ones respond to several.",
         citation="Voita et al. 2023, arXiv:2309.04827; Gurnee et al. 2023, arXiv:2305.01610",
         clauses=(
-            some("neurons that fire on one to five tokens and on little else", "token_detector", measure="on_triggers"),
+            some(
+                "neurons that fire on one to five tokens, or pairs of tokens, and on little else",
+                ("token_detector", "pair_detector"),
+                measure="on_triggers",
+            ),
             more("most of these lie in the first half of the layers", "polysemantic_neuron", "early_share"),
             some("neurons of whose variance single common tokens explain half", "token_neuron", measure="variance_explained"),
             more(

@@ -347,6 +347,16 @@ BEHAVIOURS: dict[str, Behaviour] = {
             names=("token detector", "token detectors"),
         ),
         Behaviour(
+            name="pair_detector",
+            title="pair detector",
+            says="fires on one to five pairs of neighbouring tokens and on little else",
+            meaning="A neuron that knows a token by the one before, which attention must have brought here: “York” after “New”.",
+            source="Voita et al. 2023, arXiv:2309.04827",
+            colour="#4E7A3C",
+            mark="diamond",
+            names=("pair detector", "pair detectors"),
+        ),
+        Behaviour(
             name="dead_neuron",
             title="dead",
             says="never fires",

@@ -120,6 +120,7 @@ MEASURES: dict[str, Measure] = {
     "shifted": _looks("variance that goes with the position when the text is shifted", decides=True),
     "on_triggers": _looks("firings that are on its triggers", decides=True),
     "triggers_fire": _looks("occurrences of its triggers that fire it", decides=True),
+    "others_silent": _looks("occurrences of a trigger's last token behind other tokens that do not fire it", decides=True),
     "never_fires": _looks("documents in which it never fires", decides=True),
     "dead_share": _looks("neurons that never fire"),
     "near_dead_share": _looks("neurons that hardly write"),

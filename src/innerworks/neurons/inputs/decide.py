@@ -19,14 +19,22 @@ from innerworks.findings import Finding
 from innerworks.model.study import Kept
 from innerworks.neurons.inputs import buckets, dead, polysemy
 from innerworks.neurons.inputs.detectors import SHARES
-from innerworks.neurons.inputs.kinds import KINDS, OVER_TYPES, SHIFT, Kind, Test
+from innerworks.neurons.inputs.kinds import COUNTED, KINDS, OVER_TYPES, SHIFT, Kind, Test
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Array, Estimate, estimate, estimate_from_sums, family_q
 
 MOST = 1000  # candidates of a kind
-MATERIAL = {"full": "text", "types": "text", OVER_TYPES: "text", "generated": "random", "shifted": "random", "triggers": "text"}
+MATERIAL = {
+    "full": "text",
+    "types": "text",
+    OVER_TYPES: "text",
+    "generated": "random",
+    "shifted": "random",
+    "triggers": "text",
+    "pairs": "text",
+}
 MEASURE = {"shifted": "shifted", OVER_TYPES: OVER_TYPES}
-UNIT = {"triggers": "share"}
+UNIT = {"triggers": "share", "pairs": "share"}
 NULL = {
     "full": "all other features",
     "types": "all other features, other token types",
@@ -34,6 +42,7 @@ NULL = {
     "generated": "the mean",
     "shifted": "the place before the shift",
     "triggers": "none",
+    "pairs": "none",
 }
 
 Places = Int[np.ndarray, "candidate 2"]
@@ -112,7 +121,7 @@ class Tested:
 
 def _tested(kind: Kind, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Tested | None:
     order = [tuple(test) for test in about["tests"]]
-    if all(test[0] == "triggers" for test in kind.tests):
+    if all(test[0] in COUNTED for test in kind.tests):
         return _detectors(kind, arrays)
     if SHIFT in kind.tests and "shift/neurons" not in arrays:
         return None  # without it, position is not told from what comes late
@@ -143,15 +152,16 @@ def _at(found: Estimate, places: Places) -> Estimate:
 
 def _detectors(kind: Kind, arrays: Mapping[str, np.ndarray]) -> Tested:
     """Shares over the documents that have something to count: as many as there are, for each neuron."""
-    places = np.argwhere(arrays["triggers"][..., 0] >= 0)
+    (sort,) = {test[0] for test in kind.tests}
+    places = np.argwhere(arrays[sort][..., 0] >= 0)
     where = tuple(places.T)
     tests = {}
     for test, floor in kind.tests.items():
-        share = SHARES.index(test[1])
+        share = SHARES.index(test)
         total, squares, positive, units = (arrays[name][share][where].astype(np.float64) for name in _SHARE_SUMS)
         tests[test] = _by_count(total, squares, positive, units, floor)
-    count = (arrays["triggers"][where] >= 0).sum(axis=-1)
-    return Tested(places=places, tests=tests, floors=kind.tests, notes=[f"triggers: {n}" for n in count])
+    count = (arrays[sort][where] >= 0).sum(axis=-1)
+    return Tested(places=places, tests=tests, floors=kind.tests, notes=[f"{sort}: {n}" for n in count])
 
 
 _SHARE_SUMS = ("share", "share_squared", "share_positive", "share_units")
@@ -204,7 +214,7 @@ def _rows(behaviour: str, one: Tested, q: Array) -> list[Finding]:
 
 def _of(behaviour: str, test: Test, floor: float) -> dict[str, Any]:
     """What all rows of a test have in common."""
-    measure = test[1] if test[0] == "triggers" else MEASURE.get(test[0], "variance_explained")
+    measure = test[1] if test[0] in COUNTED else MEASURE.get(test[0], "variance_explained")
     unit = UNIT.get(test[0], "share of variance")
     shape = {"measure": measure, "material": MATERIAL[test[0]], "unit": unit, "null_kind": NULL[test[0]]}
     return {"chapter": "neurons", "behaviour": behaviour, "null": 0.0, "floor": floor, **shape}

@@ -10,6 +10,8 @@ of a Gaussian's variance; .50 for single tokens), or 1.5 times the 99.9 % quanti
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from innerworks.neurons.inputs.detectors import SHARES
+
 SHARE = 0.05  # of variance
 OF_POSITION = 0.16  # on text; untrained models with position embeddings: .108 at the 99.9 % quantile
 GENERATED = 0.26  # the same on random tokens: .174
@@ -23,7 +25,7 @@ NEAR_DEAD = 1e-3  # of the median norm of the stream: a neuron that never writes
 
 SHIFT = ("shifted", "position")
 OVER_TYPES = "over_types"  # with token types as units (`buckets.py`)
-ON, FIRE = ("triggers", "on_triggers"), ("triggers", "triggers_fire")
+COUNTED = ("triggers", "pairs")  # of tokens that fire a neuron shares are counted, not variance
 
 Test = tuple[str, str]  # a fit (or an experiment), and what is tested with it
 
@@ -45,5 +47,6 @@ KINDS = (
     Kind(behaviour="alphabet_neuron", tests={("types", "alphabet"): ALPHABET, (OVER_TYPES, "alphabet"): ALPHABET}),
     Kind(behaviour="token_class_neuron", tests={("types", "token_class"): CLASS, (OVER_TYPES, "token_class"): CLASS}),
     Kind(behaviour="token_neuron", tests={("full", "token"): SINGLE}),
-    Kind(behaviour="token_detector", tests={ON: DETECTOR, FIRE: DETECTOR}),
+    Kind(behaviour="token_detector", tests={test: DETECTOR for test in SHARES if test[0] == "triggers"}),
+    Kind(behaviour="pair_detector", tests={test: DETECTOR for test in SHARES if test[0] == "pairs"}),
 )
