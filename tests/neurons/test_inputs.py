@@ -347,7 +347,7 @@ FEW = [f"{letter}{one}{two}" for one, two in product("aeiou", "lnrs") for letter
 
 @pytest.fixture(scope="module")
 def few(tokenizer_of: Callable[..., Any]) -> tuple[Any, Reading]:
-    """A language of few words, the first in every eighth place."""
+    """A language of few words, the first ones frequent."""
     tokenizer = tokenizer_of(words=FEW)
     return tokenizer, spoken(tokenizer, FEW, 1 / (2.0 + np.arange(len(FEW))))
 

@@ -62,6 +62,9 @@ def test_position_is_bounded_by_the_last_context():
 def test_the_token_before_and_tokens_named():
     assert clause("previous_token_neuron", at(1, 2, 3)).endswith(": strongest after “x”")
     assert clause("token_detector", example("L0N5", (" cat", "cat", " Cat"))).endswith(": strongest on “cat”, “Cat”")
+    pairs = example("L0N5", (" York", " York", " York"))
+    contexts = tuple(replace(context, tokens=(" in", " New", " York")) for context in pairs.contexts)
+    assert clause("pair_detector", replace(pairs, contexts=contexts)).endswith(": strongest on “New·York”")
     assert clause("prediction", replace(DIGITS, raised=((" 1", 2.0), ("7", 1.0), (" 30", 0.5)))).endswith(": digits")
     assert clause("suppression", DIGITS).endswith(": “dog”")
 

@@ -57,6 +57,12 @@ def _tokens(example: NeuronExample) -> str:
     return f"strongest on {_named(list(tokens))}" if tokens else ""
 
 
+def _pairs(example: NeuronExample) -> str:
+    found = [context for context in _contexts(example) if context.at]
+    pairs = dict.fromkeys("".join(context.tokens[context.at - 1 : context.at + 1]).strip() for context in found)
+    return f"strongest on {_named(list(pairs))}" if pairs else ""
+
+
 def _previous(example: NeuronExample) -> str:
     before = {context.tokens[context.at - 1].strip() for context in _contexts(example) if context.at}
     return f"strongest after {_named(list(before))}" if len(before) == 1 else ""
@@ -85,6 +91,7 @@ NARROWER: dict[str, Callable[[NeuronExample], str]] = {
     "alphabet_neuron": _alphabet,
     "token_neuron": _tokens,
     "token_detector": _tokens,
+    "pair_detector": _pairs,
     "previous_token_neuron": _previous,
     "prediction": _raised,
     "suppression": _lowered,
