@@ -255,7 +255,12 @@ def test_it_makes_all_tokens_alike(found: tuple[Model, Kept, list[Finding]]) -> 
 def test_without_it_much_is_lost_but_not_with_its_mean_there(found: tuple[Model, Kept, list[Finding]]) -> None:
     rows = {(row.measure, row.ablation): row for row in found[2] if row.measure.endswith("_harm")}
     zero, mean = rows["dimension_harm", "zero"], rows["dimension_harm", "mean"]
-    assert (zero.q or 1) < 1e-3 and zero.effect > 0.1 and zero.null_kind == "other dimensions" and zero.target == "in L0 to L2"
+    assert (
+        (zero.q or 1) < 1e-3
+        and zero.effect > 0.1
+        and zero.null_kind == "other dimensions"
+        and zero.note == "alone; behind L0 to L2"
+    )
     assert mean.p == 1.0 and mean.value < zero.value / 5 and "no controls run" in mean.note
     verdict = judge(CLAIMS["R5"], frame(found[2]))
     assert [one.answer for one in verdict.evidence][0] == "yes" and verdict.evidence[2].answer == "open"

@@ -83,11 +83,10 @@ def _risen(row: Finding, necessary: set[tuple[int, int]]) -> Finding:
 def _row(one: Tried) -> Finding:
     stretch, found = one.stretch, one.found
     foremost, *others = stretch.dimensions
-    members = f"D{', D'.join(map(str, others))} " if others else ""
     return Finding(
         **at_dimension(stretch.first, foremost),
         behaviour="rogue_dimension",
-        target=f"{members}in L{stretch.first} to L{stretch.last}",
+        target=", ".join(f"D{other}" for other in others) or None,
         measure=CONTROLS[one.against],
         material="text",
         value=found.harm,
@@ -106,6 +105,7 @@ def _row(one: Tried) -> Finding:
         ablation=one.how,
         note=joined(
             "jointly" if others else "alone",
+            f"behind L{stretch.first} to L{stretch.last}",
             "" if one.controlled else "the harm itself is not shown to exceed the floor: no controls run",
             "a control harms as much" if one.controlled and not found.above_all else "",
         ),
