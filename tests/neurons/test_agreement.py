@@ -14,7 +14,7 @@ from innerworks.model.prompts import difference
 from innerworks.model.study import Given, Kept, units_of
 from innerworks.neurons.agreement import Agreement, study
 from innerworks.neurons.agreement.measure import contributions, sides
-from innerworks.neurons.groups import matched_groups
+from innerworks.neurons.groups import how_alike, matched_groups, times_as_much
 from innerworks.neurons.means import NeuronMeans, reference_of
 from innerworks.scan.engine import begin, observe
 from innerworks.text import Reading
@@ -104,6 +104,7 @@ def test_the_neurons_that_carry_the_number_are_found_and_matched_decoys_are_not(
     assert harm.effect > 10 * abs(harm.null) and harm.q is not None and harm.q < 0.001
     [joint] = [row for row in rows if row.measure == "joint_harm"]
     assert joint.target == "L1N5, L1N8" and joint.value > harm.value
+    assert how_alike(kept.arrays["joint/times_as_much"]) in joint.note
     [claim] = [claim for claim in NEURONS if claim.id == "F5"]
     verdict = judge(claim, frame(rows))
     assert [one.answer for one in verdict.evidence][:3] == ["yes", "yes", "yes"], verdict.summary
@@ -173,6 +174,10 @@ def test_groups_have_no_neuron_in_common_and_each_is_like_the_members() -> None:
     groups = matched_groups(members, suspects, removed)
     flat = [one for group in groups for one in group]
     assert len(groups) == 20 and len(set(flat)) == 60 and not set(flat) & {*members, *suspects}
+    ratios = [np.hypot.reduce([removed[one] for one in some]) for some in (members, *groups)]
+    assert times_as_much(members, groups, removed) == pytest.approx(np.array(ratios[1:]) / ratios[0])
+    twice = np.stack([removed, removed, 2 * removed])  # the third member is changed in another way, and so are its controls
+    assert matched_groups(members, suspects, twice) == groups
     for group in groups:
         for member, control in zip(members, group, strict=True):
             assert abs(member[0] - control[0]) <= 1

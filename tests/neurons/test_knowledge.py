@@ -160,7 +160,9 @@ def given_of(model: Any, **more: Any) -> Given:
 
 def found_alone(kept: Kept) -> Kept:
     """What the study has kept once it knows each fact's neurons."""
-    return Kept(arrays={name: kept.arrays[name] for name in ("members", "strength", "controls")}, about=kept.about)
+    return Kept(
+        arrays={name: kept.arrays[name] for name in ("members", "strength", "controls", "times_as_much")}, about=kept.about
+    )
 
 
 def test_each_planted_fact_is_found_in_its_own_neuron(planted: tuple[Any, Kept], tokenizer: Any) -> None:
@@ -181,6 +183,7 @@ def test_planted_facts_are_lost_without_their_neurons_and_others_are_not(planted
         row = by_measure[name]
         assert row.effect_low > row.floor and row.q is not None and row.q < 0.01, name
         assert (row.n, row.df) == (12, 11)  # four relations, three ways to ask
+    assert "control groups remove" in by_measure["suppression"].note
     assert abs(by_measure["suppression_own"].null) < 0.1 * by_measure["suppression_own"].value
     [claim] = [claim for claim in NEURONS if claim.id == "F4"]
     assert judge(claim, frame(rows)).verdict == "holds"

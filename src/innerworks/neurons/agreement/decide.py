@@ -16,6 +16,7 @@ import numpy as np
 
 from innerworks.findings import Finding, collateral, joined
 from innerworks.model.study import Kept
+from innerworks.neurons.groups import how_alike
 from innerworks.neurons.necessity import Neuron, Tried, decided, note_of, unpacked
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Estimate, Necessity, adjust, estimate, family_q, harm_alone, necessity, selectivity
@@ -169,7 +170,8 @@ def _joint_row(kept: Kept, found: Necessity, q: float) -> Finding:
     members = [str(Site(layer=layer, neuron=neuron)) for layer, neuron in kept.arrays["joint/neurons"].tolist()]
     without = "joint/by_control" not in kept.arrays
     beside = "the model has too few neurons for control groups" if without else "a control group harms as much"
-    note = joined("metric: agreement difference", "" if found.above_all else beside)
+    alike = "" if without else how_alike(kept.arrays["joint/times_as_much"])
+    note = joined("metric: agreement difference", "" if found.above_all else beside, alike)
     harm = _harm(found, q, "none" if without else "control groups")
     return Finding(**_MODEL, **harm, measure="joint_harm", target=", ".join(members), note=note)
 

@@ -25,7 +25,7 @@ from innerworks.model.study import Given, Kept, Units
 from innerworks.model.tally import Tally
 from innerworks.neurons.agreement import decide
 from innerworks.neurons.agreement.measure import Side, contributions, sides
-from innerworks.neurons.groups import matched_groups
+from innerworks.neurons.groups import matched_groups, times_as_much
 from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, neuron_reference, reference_of
 from innerworks.neurons.necessity import Neuron, packed, tried, unpacked, without
@@ -142,7 +142,9 @@ def _together(given: Given, side: Side, mean: Mean, members: Sequence[Neuron], k
     step = _tally(given, len(ways), "ablations of groups")
     fallen = -side.by_unit(changes(given.model, [side.batch], ways, difference(given.model, side.asked), step=step))
     joint = {"joint/neurons": np.array(members, dtype=np.int64), "joint/harm": fallen[0]}
-    joint |= {"joint/by_control": fallen[1:]} if groups else {}
+    if groups:
+        removed = kept.arrays["removed"].astype(np.float64)
+        joint |= {"joint/by_control": fallen[1:], "joint/times_as_much": times_as_much(members, groups, removed)}
     return _saved(given, replace(kept, arrays={**kept.arrays, **joint}))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from innerworks.findings import Finding, joined
 from innerworks.model.study import Kept
+from innerworks.neurons.groups import how_alike
 from innerworks.neurons.knowledge.facts import WAYS
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Array, Estimate, Necessity, estimate, family_q, harm_alone, necessity
@@ -63,7 +64,8 @@ def _of_edit(kept: Kept, name: str) -> list[dict[str, Any]]:
     beside, without = _beside(kept, name, own), f"{name}/controls" not in kept.arrays
     share = f"{float(kept.arrays[f'{name}/share'][0]):+.0%} of the answers' probability"
     less = "the model has too few neurons for control groups" if without else "a control group does as much"
-    said = joined(share, _per_fact(kept), "" if beside.above_all else less)
+    alike = "" if without else how_alike(kept.arrays["times_as_much"])
+    said = joined(share, _per_fact(kept), "" if beside.above_all else less, alike)
     first = {"value": beside.harm, "effect": beside.excess, "effect_low": beside.excess_low, "effect_high": beside.excess_high}
     first |= {"n": beside.n, "df": beside.df, "null": beside.control, "floor": FLOOR}
     first |= {"null_kind": "none" if without else "matched groups"}

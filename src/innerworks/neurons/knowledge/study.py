@@ -23,7 +23,7 @@ from innerworks.model.observe import Instrument
 from innerworks.model.prompts import Prompt, agreeing, prompts_of
 from innerworks.model.study import Given, Kept, Units
 from innerworks.model.tally import Tally
-from innerworks.neurons.groups import Group, matched_groups
+from innerworks.neurons.groups import Group, matched_groups, times_as_much
 from innerworks.neurons.knowledge import decide
 from innerworks.neurons.knowledge.facts import WAYS, Fact, facts
 from innerworks.neurons.knowledge.gradients import integrated_gradients
@@ -113,9 +113,8 @@ def _found(given: Given, some: Sequence[Fact], effort: Effort, norms: torch.Tens
         written.append(sizes(found.activation[rows], norms).numpy())
         alike.append(overlap(places, shared_neurons(found.nats[rows])))
     suspects = {(layer, neuron) for _, layer, neuron in members}
-    groups = [
-        matched_groups(places, suspects, written[number]) for number in range(len(some)) if (places := _places(members, number))
-    ]
+    having = [(places, written[number]) for number in range(len(some)) if (places := _places(members, number))]
+    groups = [matched_groups(places, suspects, size) for places, size in having]
     count = min((len(one) for one in groups), default=0)
     flat = [[group[i] for group in one[:count]] for one in groups if count for i in range(len(one[0]))]
     arrays = {
@@ -123,6 +122,9 @@ def _found(given: Given, some: Sequence[Fact], effort: Effort, norms: torch.Tens
         "strength": np.array(strength, dtype=np.float64),
         "controls": np.array(flat, dtype=np.int64).reshape(len(members), count, 2),
     }
+    if count:
+        ratios = [times_as_much(places, one[:count], size) for (places, size), one in zip(having, groups, strict=True)]
+        arrays["times_as_much"] = np.mean(ratios, axis=0)
     names = {"facts": [one.name for one in some], "relations": [one.relation for one in some]}
     about = {**names, "steps": effort.steps, "alike in nats": float(np.mean(alike))}
     return Kept(arrays=arrays, about=about)
