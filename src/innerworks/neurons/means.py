@@ -41,7 +41,7 @@ class NeuronMeans:
         """Add one layer's activations `[batch, seq, neuron]`."""
         if batch.half != "discovery":
             return
-        material, chosen = MATERIALS.index(batch.material), activation[self._rows].float()
+        material, chosen = MATERIALS.index(batch.material), activation[self._rows.to(activation.device)].float()
         state["sum"][material, site.layer] += chosen.sum(dim=0).double().cpu()
         state["squares"][material, site.layer] += chosen.square().sum(dim=0).double().cpu()
 
@@ -80,7 +80,8 @@ def reference_of(model: Model, batches: Sequence[TextBatch], *, over: str) -> Ne
         rows[:, 0] = False
         run = model.run(batch.tokens, mask=batch.mask, record=model.sites("neurons"), logits="none")
         for layer in range(model.anatomy.layers):
-            chosen = run.recorded["neurons", layer][rows].float()
+            activation = run.recorded["neurons", layer]
+            chosen = activation[rows.to(activation.device)].float()
             total[layer] += chosen.sum(dim=0).double().cpu()
             squares[layer] += chosen.square().sum(dim=0).double().cpu()
         count += int(rows.sum())

@@ -60,13 +60,13 @@ def limits(model: Model, batches: Sequence[TextBatch]) -> Limits:
         rows[:, 0] = False
 
         def look(layer: int, activation: Tensor, rows: Tensor = rows) -> None:
-            chosen = activation[rows].float()
+            chosen = activation[rows.to(activation.device)].float()
             for side, values in enumerate((chosen, -chosen)):
                 both = torch.cat([extremes[side, layer], values.mT.cpu()], dim=-1)
                 extremes[side, layer] = both.topk(kept, dim=-1).values
 
         def measure(layer: int, stream: Tensor, rows: Tensor = rows) -> None:
-            norms[layer].append(stream[rows].float().norm(dim=-1).cpu())
+            norms[layer].append(stream[rows.to(stream.device)].float().norm(dim=-1).cpu())
 
         watch: list[Watch] = []
         for layer in range(a.layers):

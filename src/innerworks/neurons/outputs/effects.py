@@ -64,7 +64,7 @@ def predicted(model: Model, final: Float[Tensor, "row d_model"], following: Tens
     return Predicted(
         logits=logits,
         entropy=-(log_p.exp() * log_p).sum(dim=-1),
-        loss=-log_p.gather(1, following[:, None])[:, 0],
+        loss=-log_p.gather(1, following.to(log_p.device)[:, None])[:, 0],
         kl=(own * own.log()).sum() - log_p @ own,
     )
 
@@ -125,7 +125,7 @@ def _effects(
     if set(also) & set(RESTORED):
         along = of.direction.to(after.logits)
         restored = after.logits - ((after.logits - before.logits) @ along)[:, None] * along
-        loss = torch.nn.functional.cross_entropy(restored, at.following, reduction="none")
+        loss = torch.nn.functional.cross_entropy(restored, at.following.to(restored.device), reduction="none")
         found["loss_restored"] = at.change(loss, before.loss)
     return found
 

@@ -58,12 +58,13 @@ def fired(
         rows[:, 0] = False
         for layer in layers:
             here = np.flatnonzero(neurons[:, 0] == layer)
-            index = torch.from_numpy(neurons[here, 1]).to(model.device)
-            mean = reference.mean.values["neurons"][layer].to(model.device)[index]
-            spread = torch.from_numpy(reference.spread[layer]).float().to(model.device)[index]
-            away = run[f"L{layer}.neurons"][..., index].float() - mean
-            fires = (away.abs() > FIRES * spread) & rows[..., None]
-            added = torch.where(fires, away / run["norm_scale"].float()[..., None], 0.0)
+            activation, scale = run[f"L{layer}.neurons"], run["norm_scale"].float()
+            index, device = torch.from_numpy(neurons[here, 1]), activation.device
+            mean = reference.mean.values["neurons"][layer][index].to(device)
+            spread = torch.from_numpy(reference.spread[layer]).float()[index].to(device)
+            away = activation[..., index.to(device)].float() - mean
+            fires = (away.abs() > FIRES * spread) & rows[..., None].to(device)
+            added = torch.where(fires, away / scale[..., None].to(device), 0.0)
             count = fires.sum(dim=1).float()  # 0 / 0 is NaN: it never fires there
             both[0][:, here] = (added.sum(dim=1) / count).numpy(force=True)
             both[1][:, here] = (added.abs().sum(dim=1) / count).numpy(force=True)

@@ -60,11 +60,14 @@ def _screened(
             found[name] = (
                 torch.stack(
                     [
-                        (gradient.float() * (mean.of(site).to(one.device) - one.detach().float()))[:, 1:].abs().sum(dim=1)
+                        (gradient.float() * (mean.of(site).to(one.device) - one.detach().float()))[:, 1:]
+                        .abs()
+                        .sum(dim=1)
+                        .to(where.device)
                         for site, one, gradient in zip(sites, activations, gradients, strict=True)
                     ],
                     dim=1,
                 )
-                / where.sum(dim=1).to(run.final)[:, None, None]
+                / where.sum(dim=1)[:, None, None]
             )
     return found

@@ -45,7 +45,7 @@ class SkillReadings:
         """Add one layer's activations `[batch, seq, neuron]`."""
         if batch.material != "text":
             return
-        sums = torch.einsum("wbs,bsn->wbn", self._rows, activation.float()).cpu()
+        sums = torch.einsum("wbs,bsn->wbn", self._rows.to(activation.device), activation.float()).cpu()
         assert site.layer is not None
         state["sum"][:, :, site.layer].index_add_(1, self._units, sums)
 
