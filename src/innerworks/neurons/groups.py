@@ -14,9 +14,8 @@ LEAST_GROUPS = 2  # without a spread between groups nothing can be said of anoth
 def matched_groups(members: Sequence[Place], suspects: Collection[Place], removed: Array) -> list[Group]:
     """Twenty groups without a neuron in common: the k-th holds each member's k-th nearest in what an ablation removes.
 
-    removed: norm of what an ablation removes, `[layer, neuron]`, or `[member, layer, neuron]` where members are not changed alike.
-    Controls come from the member's layer and those beside it.
-    Fewer groups where the model has too few neurons, and none at all where it has not even two.
+    removed: norm of what an ablation removes, `[layer, neuron]`, or `[member, layer, neuron]` where members are not changed
+    alike. Controls come from the member's layer and those beside it. Fewer groups where the model has too few neurons, and none at all where it has not even two.
     """
     taken = {*members, *suspects}
     columns = []
