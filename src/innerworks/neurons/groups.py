@@ -15,7 +15,8 @@ def matched_groups(members: Sequence[Place], suspects: Collection[Place], remove
     """Twenty groups without a neuron in common: the k-th holds each member's k-th nearest in what an ablation removes.
 
     removed: norm of what an ablation removes, `[layer, neuron]`, or `[member, layer, neuron]` where members are not changed
-    alike. Controls come from the member's layer and those beside it. Fewer groups where the model has too few neurons, and none at all where it has not even two.
+    alike. Controls come from the member's layer and those beside it. Fewer groups where the model has too few
+    neurons, and none at all where it has not even two.
     """
     taken = {*members, *suspects}
     columns = []
