@@ -29,6 +29,7 @@ POWERED = 0.90  # share of components that must have had the power to show twice
 PLANTED = frozenset(
     {"previous_token", "current_token", "offset_2", "offset_3", "first_token", "punctuation"}
     | {"duplicate_token", "induction", "subword_joiner"}
+    | {"copying", "anti_copying", "copy_suppression", "successor"}
 )
 
 
