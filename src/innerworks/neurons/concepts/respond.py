@@ -35,8 +35,8 @@ def responses(
     if not bool(found.isfinite().all()):
         where = sorted({int(layer) for layer in (~found.isfinite()).nonzero()[:, 2]})
         raise BrokenModel(
-            f"{model.name} has responses to sentences that are no numbers, or beyond {torch.finfo(found.dtype).max:.0f}, in layers "
-            f"{where}: nothing can be ranked. Load it with dtype='float32', or see whether its weights are damaged."
+            f"{model.name} has activations that are no numbers, or beyond {torch.finfo(found.dtype).max:.0f}, in layers {where}: "
+            "nothing can be ranked by them. See whether its weights are damaged; heads can be scanned alone (--only heads)."
         )
     return found
 

@@ -24,7 +24,7 @@ from innerworks.neurons.concepts.force import PROMPTS, mentions, texts
 from innerworks.neurons.concepts.precision import average_precision, by_chance
 from innerworks.neurons.concepts.probe import probes
 from innerworks.neurons.concepts.respond import SIGNS, longest, responses
-from innerworks.neurons.groups import matched_groups, times_as_much
+from innerworks.neurons.groups import matched_groups, output_norms, times_as_much
 from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, neuron_reference
 from innerworks.neurons.necessity import Neuron
@@ -230,8 +230,7 @@ def _how_well(told: _Told, some: Sequence[tuple[int, int, int]]) -> tuple[float,
 def _written(given: Given, held: Precisions) -> Precisions:
     """The norm of what holding a neuron writes around its mean on text, in either direction."""
     reference = neuron_reference(given.model, given.states[NeuronMeans.name], "text")
-    weights = (given.model.weights.W_out(layer) for layer in range(given.model.anatomy.layers))
-    norms = np.stack([one.float().norm(dim=-1).double().numpy(force=True) for one in weights])
+    norms = output_norms(given.model)
     mean = reference.mean.values["neurons"].double().numpy(force=True)
     return np.stack([abs(sign * one - mean) * norms for sign, one in zip(SIGNS, held, strict=True)])
 
