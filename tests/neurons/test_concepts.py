@@ -14,6 +14,7 @@ from families import build
 from innerworks import Model
 from innerworks.claims.claim import judge
 from innerworks.claims.neurons import NEURONS
+from innerworks.errors import BrokenModel
 from innerworks.findings import frame
 from innerworks.model.study import Given, Kept
 from innerworks.neurons.concepts import Concepts, decide, force, study
@@ -23,7 +24,7 @@ from innerworks.neurons.concepts.respond import responses
 from innerworks.scan.engine import begin, observe
 from innerworks.text import Reading
 from innerworks.text.reading import Unit, Window
-from innerworks.text.tasks.concepts import CLASSES, FRAMES, HALVES, concepts, examples, first_place, known
+from innerworks.text.tasks.concepts import CLASSES, FRAMES, HALVES, NEGATIONS, concepts, examples, first_place, known
 
 CLAIM = next(claim for claim in NEURONS if claim.id == "F3")
 
@@ -37,9 +38,24 @@ def test_every_concept_has_units_and_frames_of_its_own_on_either_half() -> None:
     for concept, group in concepts(some).items():
         units = {half: {one.unit for one in some if one.concept == concept and one.half == half} for half in HALVES}
         assert len(units["discovery"]) == len(units["confirmation"]) == 12 and not units["discovery"] & units["confirmation"]
-        assert not set(FRAMES[group]["discovery"]) & set(FRAMES[group]["confirmation"])
+        for frames in [FRAMES[group]] if group in FRAMES else [one.frames for one in NEGATIONS]:
+            assert not set(frames["discovery"]) & set(frames["confirmation"])
     assert len({word for words in CLASSES.values() for word in words.split()}) == 24 * len(CLASSES)
     assert all(len(one.sentences) == 3 for one in some)
+
+
+def test_negators_are_units_and_no_part_of_some_is_enough() -> None:
+    """Of each half, what knows but *n't*, or but one negator, is not specific to negation."""
+    for half in HALVES:
+        some = [one for one in examples(frames=1) if one.group == "negation" and one.half == half]
+        positive, units = np.array([one.concept == "negation" for one in some]), [one.unit for one in some]
+        for part in ("n't", "never" if half == "discovery" else "without"):
+            values = np.array([float(any(word.endswith(part) for word in one.sentences[0][1].split())) for one in some])
+            assert values.any() and not values[~positive].any()
+            assert p_above(above_chance(values, positive, units), values, positive, decide.FLOOR) > 0.5
+        known_all = positive + 0.001 * np.arange(len(some))
+        found = above_chance(known_all, positive, units)
+        assert found.n == 12 and p_above(found, known_all, positive, decide.FLOOR) < 0.01
 
 
 def test_words_that_a_tokenizer_does_not_know_are_left_out(tokenizer_of: Callable[..., Any]) -> None:
@@ -76,6 +92,16 @@ def test_responses_are_the_most_from_there_on(tokenizer_of: Callable[..., Any]) 
 
 
 # --- average precision --------------------------------------------------------------------------------------------
+
+
+def test_of_perfect_responses_the_one_furthest_apart_comes_first() -> None:
+    """Whatever its number: three are perfect, the second by far, the last one in the other direction."""
+    precise, apart = np.zeros((2, 1, 4)), np.zeros((2, 1, 4))
+    precise[0, 0, [0, 2]], precise[1, 0, 3], apart[0, 0, 0], apart[0, 0, 2], apart[1, 0, 3] = 0.9, 0.9, 1.0, 5.0, 3.0
+    precise[1, 0, 1], precise[1, 0, 2] = 0.5, 0.8
+    told = study._Told(precise=precise, apart=apart)
+    assert told.best_first()[:3].tolist() == [2, 7, 0]
+    assert told.neurons(4) == [(0, 0, 2), (1, 0, 3), (0, 0, 0), (1, 0, 1)]
 
 
 def test_average_precision_against_the_definition() -> None:
@@ -246,6 +272,7 @@ def test_the_planted_neuron_is_found_in_its_direction_and_forced(planted: Model,
         forced.behaviour == "concept:food" and "L0N5" in str(forced.target).split(", ") and forced.null_kind == "control groups"
     )
     assert forced.q is not None and forced.q < 0.01 and forced.value > 0.8 > 0.4 > forced.null
+    assert "control groups remove" in forced.note
     assert judge(CLAIM, frame(rows)).verdict == "holds"
     in_an_atlas = Kept(arrays=load(save(dict(kept.arrays))), about=json.loads(json.dumps(kept.about)))
     assert Concepts().findings(in_an_atlas, [], []) == rows
@@ -308,6 +335,15 @@ def test_a_quantised_model_is_asked_for_concepts_and_nothing_is_forced(
     rows = Concepts().findings(kept, [], [])
     assert "quantised (bitsandbytes)" in kept.about["nothing forced"]
     assert {"ceiling", "probe"} <= {row.measure for row in rows} and not any(row.measure == "forcing" for row in rows)
+
+
+def test_responses_beyond_half_precision_are_not_ranked(tokenizer_of: Callable[..., Any]) -> None:
+    model = worded(tokenizer_of)
+    hf: Any = model.hf
+    with torch.no_grad():
+        hf.model.layers[1].mlp.up_proj.weight.mul_(1e7)
+    with pytest.raises(BrokenModel, match=r"layers \[1\]"):
+        responses(model, [one for one in examples(frames=1) if one.group == "plural"][:4])
 
 
 def test_a_concept_is_mentioned_by_its_words_alone() -> None:

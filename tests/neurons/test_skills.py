@@ -19,7 +19,7 @@ from innerworks.neurons.skills import Skills, decide, study
 from innerworks.neurons.skills.accuracy import best_by_chance, interval, mde, p_above
 from innerworks.neurons.skills.perturb import trial
 from innerworks.neurons.skills.predict import Parts, predictivity
-from innerworks.neurons.skills.watch import LATE, SkillReadings, readings
+from innerworks.neurons.skills.watch import LATE, MOST, SkillReadings, bytes_of, readings, watched
 from innerworks.scan.engine import begin, observe
 from innerworks.text import Reading
 from innerworks.text.reading import Unit, Window
@@ -48,6 +48,15 @@ def slow_p(right: int, of: int, other: int, of_other: int, floor: float) -> floa
 @pytest.mark.parametrize(("right", "other"), [(4, 9), (3, 7), (0, 0), (4, 5)])
 def test_p_is_the_worst_case_over_pairs_of_rates(right: int, other: int) -> None:
     assert p_above(right, 4, other, 9, 0.1) == pytest.approx(slow_p(right, 4, other, 9, 0.1), abs=1e-9)
+
+
+def test_thousands_of_documents_are_counted_exactly() -> None:
+    """1,000 and 1,000: as the normal distribution has it, and nothing overflows."""
+    p = p_above(730, 1000, 530, 1000, 0.1)
+    se = np.sqrt((0.6 * 0.4 + 0.6 * 0.4) / 1000) / 2
+    assert p == pytest.approx(float(scipy_stats.norm.sf(0.03 / se)), rel=0.3)
+    assert p_above(1000, 1000, 1000, 1000, 0.4) == pytest.approx(0.8**1000, abs=1e-12)
+    assert 0.1 < mde(1000, 1000, 0.1) < 0.16
 
 
 def test_p_at_the_floor_is_not_too_small() -> None:
@@ -154,13 +163,33 @@ def test_readings_are_means_and_one_late_activation(tiny_model: Any) -> None:
     model, reading = tiny_model("llama"), reading_of(2, length=LATE + 4)
     watching = [SkillReadings()]
     state = observe(model, reading, watching, begin(model, reading, watching)).states["skill_readings"]
-    found = readings(state, range(6))
+    found = readings(state)
     tokens = torch.tensor([reading.windows[4].tokens])
     neurons = model.run(tokens, record="L2.neurons", logits="none")["L2.neurons"][0]
     assert np.allclose(found["mean"][4, 2], neurons[1:].mean(dim=0).numpy(force=True), atol=1e-5)
     assert np.allclose(found["late"][4, 2], neurons[LATE].numpy(force=True), atol=1e-5)
     short = observe(model, reading_of(2), watching, begin(model, reading_of(2), watching)).states["skill_readings"]
-    assert set(readings(short, range(6))) == {"mean"}  # no document is that long
+    assert set(readings(short)) == {"mean"}  # no document is that long
+
+
+def test_of_a_large_corpus_so_many_documents_are_watched_whatever_their_order(tiny_model: Any) -> None:
+    model, reading = tiny_model("llama"), reading_of(2 * MOST + 6)
+    chosen, strata = watched(reading), [unit.stratum for unit in reading.units]
+    for kind in set(strata):
+        for half in ("discovery", "confirmation"):
+            own = [i for i, unit in enumerate(reading.units) if (unit.stratum, unit.half) == (kind, half)]
+            assert len(own) == MOST + 3 and sum(i in own for i in chosen) == MOST
+    order = list(range(len(reading.units)))[::-1]
+    place = {i: at for at, i in enumerate(order)}
+    windows = tuple(replace(reading.windows[i], unit=place[i]) for i in order)
+    turned = Reading(units=tuple(reading.units[i] for i in order), windows=windows)
+    assert {turned.units[i].id for i in watched(turned)} == {reading.units[i].id for i in chosen}
+    watching = [SkillReadings()]
+    state = observe(model, reading, watching, begin(model, reading, watching)).states["skill_readings"]
+    assert state["sum"].numel() * 4 == bytes_of(model.anatomy, reading) and state["sum"].shape[1] == len(chosen)
+    tokens = torch.tensor([reading.windows[chosen[7]].tokens])
+    neurons = model.run(tokens, record="L0.neurons", logits="none")["L0.neurons"][0]
+    assert np.allclose(readings(state)["mean"][7, 0], neurons[1:].mean(dim=0).numpy(force=True), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -194,14 +223,18 @@ def handmade(tiny_hf: Any, tiny_tokenizer: Any) -> Model:
 def test_the_planted_neuron_is_found_and_what_is_lost_without_it(handmade: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     effort = study.Effort(skills=9, sizes=(1,), elsewhere=32, tokens=12, controlled=9)
     monkeypatch.setitem(study.EFFORTS, "full", effort)
-    reading = reading_of()
+    reading = reading_of(2 * MOST)
     kept = measured(handmade, reading, "full")
     rows = Skills().findings(kept, units_of(reading), [])
     labels = {(row.behaviour, row.site) for row in rows if row.rung and row.measure == "predictivity"}
     assert ("skill:kind 1", "L0N7") in labels
     (group,) = [row for row in rows if row.measure == "group_harm" and row.behaviour == "skill:kind 1"]
     assert group.target == "L0N7" and group.null_kind == "control groups" and group.effect > 0.1 and group.rung >= 2
-    assert judge(CLAIM, frame(rows)).verdict in ("holds", "holds in part")
+    assert "control groups remove" in group.note
+    assert judge(CLAIM, frame(rows)).verdict == "holds in part"  # no document is long enough for a late position
+    [beside] = [row for row in rows if row.measure == "collateral"]
+    assert (beside.behaviour, beside.target) == (group.behaviour, group.target)
+    assert beside.note.startswith("fail") and 0.01 < beside.effect < 0.2 * group.effect  # it fires a little elsewhere, too
     in_an_atlas = Kept(arrays=load(save(dict(kept.arrays))), about=json.loads(json.dumps(kept.about)))
     assert Skills().findings(in_an_atlas, units_of(reading), []) == rows
     harm, inside = kept.arrays["kind 1/1/harm"][0], kept.arrays["kind 1/1/units"] % KINDS == 1
@@ -290,7 +323,7 @@ def test_a_group_no_worse_than_others_is_not_necessary() -> None:
     """The same harm, against controls that do as much, and against harm everywhere."""
     random, strata = np.random.default_rng(7), ["a"] * 8 + ["b"] * 20
     units = [(f"d/{i}", stratum, "text", "confirmation") for i, stratum in enumerate(strata)]
-    inside = np.array(strata) == "a"
+    inside, verdicts = np.array(strata) == "a", {2: ["fail"], 3: ["pass"]}
 
     def decided(own: float, other: float, controls: float) -> Any:
         noise = 0.01 * random.standard_normal((21, len(strata)))
@@ -302,10 +335,15 @@ def test_a_group_no_worse_than_others_is_not_necessary() -> None:
             "a/8/harm": harm[:1],
             "a/8/controls": harm[1:],
             "a/8/units": np.arange(len(strata)),
+            "a/8/times_as_much": np.ones(20),
             "a/8/harm_neurons": np.array([[(0, 1), (1, 2)]]),
         }
         kept = Kept(arrays=arrays, about={"domains": ["a"], "seed": 0, "perturbed": [["a", 8]]})
-        (row,) = [row for row in decide.findings(kept, units) if row.measure == "group_harm"]
+        rows = decide.findings(kept, units)
+        (row,) = [row for row in rows if row.measure == "group_harm"]
+        assert [one.note.partition(":")[0] for one in rows if one.measure == "collateral"] == verdicts.get(row.rung, [])
+        (last,) = [one.answer for one in judge(CLAIM, frame(rows)).evidence if "hardly harmed" in one.clause]
+        assert last == {0: "open", 2: "no", 3: "yes"}[row.rung]  # what is necessary and harms other text is denied
         return row
 
     assert decided(0.2, 0.0, 0.1).rung == 3 and decided(0.2, 0.1, 0.1).rung == 2

@@ -54,16 +54,19 @@ NEURONS = (
         statement="Skill neurons tell what kind of text is read (code, a language, ...), and that kind is lost without them.",
         citation="Wang et al. 2022, arXiv:2211.07349",
         clauses=(
+            more(
+                "without the neurons that tell it best a kind of text is lost, beyond other neurons",
+                "skill:",
+                "group_harm",
+                denies=False,
+            ),
+            some("and other kinds are hardly harmed", "skill:", rung=3, measure="group_harm"),
             some(
-                "single neurons that tell a kind of text, also on documents they were not chosen on",
+                "single neurons that tell a kind of text better than those of untrained models, on new documents",
                 "skill:",
                 measure="predictivity",
             ),
             more("one activation late in the text is enough", "skill:", "predictivity_late", denies=False),
-            more(
-                "without the best of them that kind of text is lost, beyond other neurons", "skill:", "group_harm", denies=False
-            ),
-            some("and other kinds are hardly harmed", "skill:", rung=3, measure="group_harm"),
         ),
     ),
     Claim(

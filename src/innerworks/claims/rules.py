@@ -263,8 +263,9 @@ def _not_selective(says: str, labels: "polars.DataFrame", collateral: "polars.Da
     """Of the necessary parts, none passed: did all of them fail, or was it not decided?"""
     import polars as pl
 
-    necessary = set(labels.filter(pl.col("rung") >= 2)["site"])
-    failed = set(collateral.filter(pl.col("note").str.starts_with("fail"))["site"])
+    place = ["behaviour", "site", "target"]  # a group's site is the model
+    necessary = set(labels.filter(pl.col("rung") >= 2).select(place).iter_rows())
+    failed = set(collateral.filter(pl.col("note").str.starts_with("fail")).select(place).iter_rows())
     if not necessary:
         return Evidence(clause=says, answer="open", says=f"no {_noun(labels)} of this kind is shown to be necessary")
     if necessary <= failed:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from innerworks.model import Model
 from innerworks.model.matched import Place, nearest
 from innerworks.stats import CONSTANTS, Array
 
@@ -32,6 +33,12 @@ def times_as_much(members: Sequence[Place], groups: Sequence[Group], removed: Ar
     """How many times as much as the members each group removes, `[group]`: roots of summed squares."""
     own, *others = (_together(one, _each(members, removed)) for one in (members, *groups))
     return np.array(others) / own
+
+
+def output_norms(model: Model) -> Array:
+    """The length of what each neuron writes per unit of activation, `[layer, neuron]`."""
+    weights = (model.weights.W_out(layer) for layer in range(model.anatomy.layers))
+    return np.stack([one.float().norm(dim=-1).double().numpy(force=True) for one in weights])
 
 
 def how_alike(ratios: Array) -> str:

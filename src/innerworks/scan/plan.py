@@ -14,6 +14,7 @@ from innerworks.heads.domains.study import EFFORTS as TESTED
 from innerworks.heads.streaming.study import EFFORTS as STREAMED
 from innerworks.heads.suppression.study import EFFORTS as LOOKED
 from innerworks.model import Model
+from innerworks.neurons.skills.watch import bytes_of
 from innerworks.scan.depth import Depth
 from innerworks.stats import CONSTANTS
 from innerworks.text import Reading
@@ -76,6 +77,7 @@ def plan(model: Model, reading: Reading, depth: Depth, only: Sequence[str] | Non
     logits = 3 * ROWS_AT_ONCE * model.anatomy.vocab * 4
     units = len(reading.units) * model.anatomy.layers * model.anatomy.heads * KEPT
     sums = model.anatomy.layers * model.anatomy.neurons * SUMMED
+    sums += bytes_of(model.anatomy, reading) if neurons else 0
     return Plan(
         model=model.name,
         parameters=model.anatomy.parameters,

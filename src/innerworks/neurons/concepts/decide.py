@@ -18,6 +18,7 @@ from innerworks.model.study import Kept
 from innerworks.neurons.concepts.precision import above_chance, by_chance, p_above
 from innerworks.neurons.concepts.probe import SIZES, auc, auc_gap
 from innerworks.neurons.concepts.respond import SIGNS
+from innerworks.neurons.groups import how_alike
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Estimate, Necessity, adjust, estimate, family_q, harm_alone, necessity
 
@@ -207,6 +208,6 @@ def _forced(kept: Kept, concept: str, found: Necessity, p: float, q: float) -> F
         q=q,
         note=joined(
             f"{len(members)} neurons held at their median response to it; {free:.2f} of texts mention it when none are",
-            "no control groups run" if without else "",
+            "no control groups run" if without else how_alike(kept.arrays[f"{concept}/times_as_much"]),
         ),
     )

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from innerworks.errors import BrokenModel
 from innerworks.model import Model
 from innerworks.sites import Site
 from innerworks.text.tasks.concepts import Example, first_place
@@ -31,6 +32,12 @@ def responses(
         chosen = rows[start : start + AT_ONCE]
         _add(model, found, share, chosen)
         step(len(chosen))
+    if not bool(found.isfinite().all()):
+        where = sorted({int(layer) for layer in (~found.isfinite()).nonzero()[:, 2]})
+        raise BrokenModel(
+            f"{model.name} has activations that are no numbers, or beyond {torch.finfo(found.dtype).max:.0f}, in layers {where}: "
+            "nothing can be ranked by them. See whether its weights are damaged; heads can be scanned alone (--only heads)."
+        )
     return found
 
 

@@ -24,7 +24,7 @@ from innerworks.neurons.concepts.force import PROMPTS, mentions, texts
 from innerworks.neurons.concepts.precision import average_precision, by_chance
 from innerworks.neurons.concepts.probe import probes
 from innerworks.neurons.concepts.respond import SIGNS, longest, responses
-from innerworks.neurons.groups import matched_groups
+from innerworks.neurons.groups import matched_groups, output_norms, times_as_much
 from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, neuron_reference
 from innerworks.neurons.necessity import Neuron
@@ -110,6 +110,28 @@ def _groups(some: Sequence[Example], half: str) -> dict[str, _Group]:
 Precisions = Float[np.ndarray, "sign layer neuron"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """How well every response tells a concept on the discovery half.
+
+    precise: average precision, less chance. apart: by how many standard deviations it is higher with the concept than without;
+    this tells responses apart that are perfectly precise.
+    """
+
+    precise: Precisions
+    apart: Precisions
+
+    def best_first(self) -> np.ndarray:
+        """Flat numbers of responses."""
+        return np.lexsort((-self.apart.ravel(), -self.precise.ravel()))
+
+    def neurons(self, count: int) -> list[tuple[int, int, int]]:
+        """So many neurons to force, the best first, each in its better direction: `(sign, layer, neuron)`."""
+        order = np.stack(np.unravel_index(self.best_first(), self.precise.shape), axis=1)
+        first = np.unique(np.ravel_multi_index(tuple(order[:, 1:].T), self.precise.shape[1:]), return_index=True)[1]
+        return [(sign, layer, neuron) for sign, layer, neuron in order[np.sort(first)[:count]].tolist()]
+
+
 def _precisions(some: Sequence[Example], found: np.ndarray, half: str) -> dict[str, Precisions]:
     """The average precision of every response for every concept on one half, less chance."""
     result = {}
@@ -125,11 +147,18 @@ def _precisions(some: Sequence[Example], found: np.ndarray, half: str) -> dict[s
     return result
 
 
-def _ranked(some: Sequence[Example], found: np.ndarray) -> dict[str, Precisions]:
-    return _precisions(some, found, HALVES[0])
+def _ranked(some: Sequence[Example], found: np.ndarray) -> dict[str, _Told]:
+    precise, told = _precisions(some, found, HALVES[0]), {}
+    for group in _groups(some, HALVES[0]).values():
+        values = found[group.rows].astype(np.float32)
+        spread = np.maximum(values.std(axis=0), np.finfo(np.float32).tiny)
+        for concept, positive in group.positive.items():
+            gap = values[positive].mean(axis=0) - values[~positive].mean(axis=0)
+            told[concept] = _Told(precise=precise[concept], apart=gap / spread)
+    return told
 
 
-def _tested(given: Given, some: Sequence[Example], found: np.ndarray, ranked: Mapping[str, Precisions]) -> Kept:
+def _tested(given: Given, some: Sequence[Example], found: np.ndarray, ranked: Mapping[str, _Told]) -> Kept:
     """What is kept: of each concept candidates and probes; and which examples of the confirmation half hold what."""
     groups = {half: _groups(some, half) for half in HALVES}
     on_others, arrays = _precisions(some, found, HALVES[1]), dict[str, np.ndarray]()
@@ -149,11 +178,11 @@ def _tested(given: Given, some: Sequence[Example], found: np.ndarray, ranked: Ma
 
 
 def _of_concept(
-    found: np.ndarray, discovery: _Group, confirmation: _Group, concept: str, precise: Precisions, on_others: Precisions
+    found: np.ndarray, discovery: _Group, confirmation: _Group, concept: str, told: _Told, on_others: Precisions
 ) -> dict[str, np.ndarray]:
     """Of one concept: candidates and their responses on confirmation, what probes say there, and what is most precise there."""
     before, after = (found[group.rows].reshape(len(group.rows), -1) for group in (discovery, confirmation))
-    order = np.argsort(-precise, axis=None, kind="stable")[:CANDIDATES]
+    precise, order = told.precise, told.best_first()[:CANDIDATES]
     chosen = order[precise.flat[order] > decide.FLOOR]
     layer = int(np.unravel_index(order[0], precise.shape)[1])
     of_layer = np.arange(precise.size).reshape(precise.shape)[:, layer].ravel()
@@ -172,32 +201,40 @@ def _of_concept(
 
 
 def _forced(
-    given: Given, effort: Effort, some: Sequence[Example], found: np.ndarray, ranked: Mapping[str, Precisions], kept: Kept
+    given: Given, effort: Effort, some: Sequence[Example], found: np.ndarray, ranked: Mapping[str, _Told], kept: Kept
 ) -> Kept:
     """Force the neurons of the classes that are told best; controls only where more is said of the concept than without."""
-    best = {concept: _best(ranked[concept]) for concept in CLASSES if concept in ranked}
-    first = sorted(best, key=lambda concept: -np.mean([ranked[concept][at] for at in best[concept]]))[: effort.forced]
-    removed = neuron_reference(given.model, given.states[NeuronMeans.name], "text").removed if first else None
+    best = {concept: ranked[concept].neurons(FORCED) for concept in CLASSES if concept in ranked}
+    first = sorted(best, key=lambda concept: _how_well(ranked[concept], best[concept]), reverse=True)[: effort.forced]
     for concept in first:
         members = [(layer, neuron) for _, layer, neuron in best[concept]]
         signs = [sign for sign, *_ in best[concept]]
         held = _medians(some, found, concept)
         ways: list[Sequence[Neuron]] = [[], members]
         kept = _say(given, effort, kept, concept, "said", ways, held, signs)
-        if removed is not None and decide.worth_controls(kept, concept):
-            suspects = {(int(layer), int(neuron)) for _, layer, neuron in np.argwhere(ranked[concept] > decide.FLOOR / 2)}
-            groups = matched_groups(members, suspects, removed)
+        if decide.worth_controls(kept, concept) and f"{concept}/said_controls" not in kept.arrays:
+            precise = ranked[concept].precise
+            suspects = {(int(layer), int(neuron)) for _, layer, neuron in np.argwhere(precise > decide.FLOOR / 2)}
+            written = _written(given, held)[signs]
+            groups = matched_groups(members, suspects, written)
             if groups:
+                times = {f"{concept}/times_as_much": times_as_much(members, groups, written)}
+                kept = replace(kept, arrays={**kept.arrays, **times})
                 kept = _say(given, effort, kept, concept, "said_controls", groups, held, signs)
     return kept
 
 
-def _best(precise: Precisions) -> list[tuple[int, int, int]]:
-    """The neurons to force, each in the direction in which it is more precise, with that direction."""
-    better = precise.max(axis=0)
-    order = np.argsort(-better, axis=None, kind="stable")[:FORCED]
-    places = [divmod(int(at), better.shape[1]) for at in order]
-    return [(int(precise[:, layer, neuron].argmax()), layer, neuron) for layer, neuron in places]
+def _how_well(told: _Told, some: Sequence[tuple[int, int, int]]) -> tuple[float, float]:
+    precise, apart = (float(np.mean([one[at] for at in some])) for one in (told.precise, told.apart))
+    return precise, apart
+
+
+def _written(given: Given, held: Precisions) -> Precisions:
+    """The norm of what holding a neuron writes around its mean on text, in either direction."""
+    reference = neuron_reference(given.model, given.states[NeuronMeans.name], "text")
+    norms = output_norms(given.model)
+    mean = reference.mean.values["neurons"].double().numpy(force=True)
+    return np.stack([abs(sign * one - mean) * norms for sign, one in zip(SIGNS, held, strict=True)])
 
 
 def _medians(some: Sequence[Example], found: np.ndarray, concept: str) -> Precisions:

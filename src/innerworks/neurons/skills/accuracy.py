@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import betainc, gammaln, ndtri
+from scipy.special import betainc, gammaln, ndtri, xlog1py, xlogy
 
 from innerworks.stats import CONSTANTS
 
@@ -24,7 +24,10 @@ EQUAL = 1e-9
 @cache
 def p_above(right: int, of: int, right_elsewhere: int, of_elsewhere: int, floor: float) -> float:
     """The p of "the balanced accuracy is at most .5 + floor"."""
-    reached = right / of + right_elsewhere / of_elsewhere
+    return _p_of(right / of + right_elsewhere / of_elsewhere, of, of_elsewhere, floor)
+
+
+def _p_of(reached: float, of: int, of_elsewhere: int, floor: float) -> float:
     rate = np.linspace(2 * floor, 1.0, GRID)
     return float(_at_least(reached, of, of_elsewhere, rate, 1 + 2 * floor - rate).max())
 
@@ -32,16 +35,15 @@ def p_above(right: int, of: int, right_elsewhere: int, of_elsewhere: int, floor:
 @cache
 def mde(of: int, of_elsewhere: int, floor: float) -> float:
     """The smallest true balanced accuracy above chance that would be found; never below the floor, .5 where none would."""
-    counts = [(right, other) for right in range(of + 1) for other in range(of_elsewhere + 1)]
-    counts.sort(key=lambda pair: pair[0] / of + pair[1] / of_elsewhere)
-    low, high = 0, len(counts)  # the first pair that would be found lies between them
+    sums = np.unique(np.arange(of + 1)[:, None] / of + np.arange(of_elsewhere + 1)[None] / of_elsewhere)
+    low, high = 0, len(sums)  # the first sum of shares that would be found lies between them
     while low < high:
         middle = (low + high) // 2
-        found = p_above(counts[middle][0], of, counts[middle][1], of_elsewhere, floor) <= CONSTANTS.mde_p
+        found = _p_of(float(sums[middle]), of, of_elsewhere, floor) <= CONSTANTS.mde_p
         low, high = (low, middle) if found else (middle + 1, high)
-    if low == len(counts):
+    if low == len(sums):
         return 0.5
-    needed = counts[low][0] / of + counts[low][1] / of_elsewhere
+    needed = float(sums[low])
     rates = np.linspace(0.5 + floor, 1.0, GRID)
     power = _at_least(needed, of, of_elsewhere, rates, rates)
     return float(rates[np.argmax(power >= CONSTANTS.mde_power)] - 0.5)
@@ -91,7 +93,7 @@ def _at_least(
 def _binomial(of: int, rate: Float[np.ndarray, " pair"]) -> Float[np.ndarray, "count pair"]:
     k = np.arange(of + 1)[:, None]
     ways = gammaln(of + 1) - gammaln(k + 1) - gammaln(of - k + 1)
-    return np.asarray(np.exp(ways) * rate[None] ** k * (1 - rate[None]) ** (of - k))
+    return np.asarray(np.exp(ways + xlogy(k, rate[None]) + xlog1py(of - k, -rate[None])))
 
 
 def _wilson(rate: Float[np.ndarray, "..."], of: int, z: float) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:

@@ -11,24 +11,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from innerworks.findings import Finding
-from innerworks.model import Model
+from innerworks.model import Mean, Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
 from innerworks.model.tally import Tally
 from innerworks.neurons.groups import Group as Members
-from innerworks.neurons.groups import matched_groups
+from innerworks.neurons.groups import matched_groups, output_norms, times_as_much
 from innerworks.neurons.lacking import lacking
-from innerworks.neurons.means import NeuronMeans, NeuronReference, neuron_reference
+from innerworks.neurons.means import NeuronMeans, NeuronReference, neuron_reference, reference_of
 from innerworks.neurons.skills import decide
 from innerworks.neurons.skills.accuracy import best_by_chance, interval
 from innerworks.neurons.skills.perturb import comparisons, harms, trial
 from innerworks.neurons.skills.predict import Parts, Predictivity, predictivity
-from innerworks.neurons.skills.watch import WAYS, SkillReadings, readings
+from innerworks.neurons.skills.watch import WAYS, SkillReadings, readings, watched
 from innerworks.stats import CONSTANTS, Half
 from innerworks.text import Reading
-from innerworks.text.openings import LEAST_DOCUMENTS, LEAST_TOKENS, comparable, documents
+from innerworks.text.openings import LEAST_DOCUMENTS, LEAST_TOKENS, comparable, documents, openings
+from innerworks.text.reading import BATCH, batch_of
 
 HALVES: tuple[Half, Half] = ("discovery", "confirmation")
 CANDIDATES = 20  # neurons of each skill and way of reading that are tested, the most predictive at choosing
@@ -68,7 +70,7 @@ class Skills:
         if reason := lacking(given.model, weights=False):
             return Kept(about={"not measured": reason})
         batches = [documents(given.reading, half, tokens=LEAST_TOKENS) for half in HALVES]
-        dealt = _Dealt.of(given.reading, sorted(int(unit) for half in batches for batch in half for unit in batch.units))
+        dealt = _Dealt.of(given.reading, watched(given.reading))
         domains = [domain for domain in comparable(*batches) if dealt.parts.can_tell(dealt.strata == domain)]
         if not domains:
             enough = f"{LEAST_DOCUMENTS} documents of {LEAST_TOKENS} tokens or more in each half"
@@ -88,9 +90,8 @@ class Skills:
 
 @dataclass(frozen=True, kw_only=True)
 class _Dealt:
-    """The documents that are asked about (numbers of units of the reading), of which kind each is, and what each does."""
+    """Of each document that is watched: which kind it is, and what it does."""
 
-    places: Sequence[int]
     strata: np.ndarray
     parts: Parts
 
@@ -98,7 +99,7 @@ class _Dealt:
     def of(cls, reading: Reading, places: Sequence[int]) -> "_Dealt":
         units = [reading.units[place] for place in places]
         parts = Parts.of([(unit.id, unit.stratum, unit.half) for unit in units])
-        return cls(places=places, strata=np.array([unit.stratum for unit in units]), parts=parts)
+        return cls(strata=np.array([unit.stratum for unit in units]), parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +113,7 @@ class _Best:
 
 def _choose(given: Given, domains: Sequence[str], dealt: _Dealt) -> tuple[Kept, dict[str, _Best]]:
     """Which neurons are tested, how often each of them is right on the confirmation half, and what bounds all the others."""
-    texts = [number for number, unit in enumerate(given.reading.units) if unit.material == "text"]
-    found = readings(given.states[SkillReadings.name], [texts.index(place) for place in dealt.places])
+    found = readings(given.states[SkillReadings.name])
     parts = dealt.parts
     size = given.model.anatomy.layers * given.model.anatomy.neurons
     rows, ceilings, counts, best = [], [], [], {}
@@ -122,7 +122,7 @@ def _choose(given: Given, domains: Sequence[str], dealt: _Dealt) -> tuple[Kept, 
         counts.append([int((parts.confirm & side).sum()) for side in (inside, ~inside)])
         least = best_by_chance(int((parts.choose & inside).sum()), int((parts.choose & ~inside).sum()), 2 * size * len(found))
         for way, one in found.items():
-            flat = one.reshape(len(dealt.places), size)
+            flat = one.reshape(len(dealt.strata), size)
             told = predictivity(flat, inside, parts)
             order = told.best_first()
             chosen = [at for at in order[:CANDIDATES].tolist() if told.accuracy[at] > least]
@@ -172,10 +172,28 @@ def _perturb(given: Given, effort: Effort, domains: Sequence[str], kept: Kept, b
         members = best[group.skill].ranked[: group.size]
         kept = _take_out(given, effort, of, kept, group, "harm", [members])
     for group in decide.worth_controls(kept, units_of(given.reading))[: effort.controlled]:
-        others = matched_groups(best[group.skill].ranked[: group.size], best[group.skill].suspects, of.removed)
+        if f"{group}/controls" in kept.arrays:
+            continue
+        members, removed = best[group.skill].ranked[: group.size], _removed(given, group.skill, effort.tokens, of.mean)
+        others = matched_groups(members, best[group.skill].suspects, removed)
         if others:
+            times = {f"{group}/times_as_much": times_as_much(members, others, removed)}
+            kept = replace(kept, arrays={**kept.arrays, **times})
             kept = _take_out(given, effort, of, kept, group, "controls", others)
     return kept
+
+
+@torch.no_grad()
+def _removed(given: Given, domain: str, tokens: int, mean: Mean) -> np.ndarray:
+    """How much each neuron's ablation removes from documents of a domain (beginnings, discovery half): a root mean square norm.
+
+    Around the mean that is put in its place, which is that of all text: a neuron that is high here, and always so, removes much.
+    """
+    windows = openings(given.reading, "discovery", tokens=tokens)[domain]
+    batches = [batch_of(windows[start : start + BATCH], "text", domain, "discovery") for start in range(0, len(windows), BATCH)]
+    here = reference_of(given.model, batches, over=f"{domain} of the discovery half")
+    apart = here.mean.values["neurons"] - mean.values["neurons"]
+    return np.hypot(here.spread, apart.double().numpy(force=True)) * output_norms(given.model)
 
 
 def _take_out(

@@ -4,7 +4,8 @@
    unit is a word. Half of the words of each class discover and the other half confirm, in frames of their own: what knows but
    some words, or a frame, fails.
 2. Forms: *the dog* and *the dogs*, *walk* and *walked*. A unit is a noun or a verb, in both forms.
-3. Negation: *not* against *now*, with other words of either sort on the other half. A unit is the noun they are said of.
+3. Negation: *not* against *now*, *without* against *with*, in sentences that either fits into. A unit is the pair; each half has
+   other pairs, so that what knows but one negator fails.
 
 Up to the word in question all sentences of a frame are alike, so that only from there on anything can tell. All sentences and
 lists are our own, and English; words of several tokens are fine. What this does not do: say that a class is one concept to the
@@ -109,12 +110,66 @@ FRAMES: dict[str, dict[Half, tuple[str, ...]]] = {
         "discovery": ("They often {word} together.", "On Sundays we {word} a lot.", "I usually {word} with her."),
         "confirmation": ("You never {word} alone.", "We always {word} at night.", "In the end they {word} again."),
     },
-    "negation": {
-        "discovery": ("The {unit} was {word} there.", "Our {unit} is {word} gone.", "That {unit} was {word} seen."),
-        "confirmation": ("His {unit} was {word} here.", "This {unit} is {word} found.", "Her {unit} was {word} left."),
-    },
 }
-NEGATIONS: dict[Half, tuple[str, str]] = {"discovery": ("not", "now"), "confirmation": ("never", "always")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negations:
+    """Pairs of words of which the first denies what the second says, and sentences that either fits into."""
+
+    pairs: tuple[tuple[str, str], ...]
+    frames: dict[Half, tuple[str, ...]]
+
+
+def _negations(pairs: str, discovery: tuple[str, ...], confirmation: tuple[str, ...]) -> Negations:
+    """`never always, no longer/still`: a slash stands between words where a blank is part of one."""
+    both = (one.split("/") if "/" in one else one.split() for one in pairs.split(", "))
+    return Negations(pairs=tuple((a, b) for a, b in both), frames={"discovery": discovery, "confirmation": confirmation})
+
+
+#: twenty-four pairs; where many share a part (*n't*), neither half has so many of them that this part alone would do
+NEGATIONS = (
+    _negations(
+        "not now, never always, hardly nearly, scarcely surely, barely clearly, rarely often, seldom usually, no longer/still",
+        ("They were {word} seen together.", "The shop is {word} open.", "She was {word} at home."),
+        ("We are {word} alone here.", "He was {word} ready.", "The door is {word} closed."),
+    ),
+    _negations(
+        "cannot can, won't will, wouldn't would, couldn't could, shouldn't should, mustn't must, didn't did",
+        ("The old man {word} see it.", "My friends {word} help us.", "Your sister {word} come back."),
+        ("We {word} pay for that.", "The boy {word} wait.", "His friend {word} agree."),
+    ),
+    _negations(
+        "isn't is, wasn't was",
+        ("The key {word} here.", "Her coat {word} new.", "It {word} late."),
+        ("The answer {word} easy.", "His car {word} old.", "All this {word} true."),
+    ),
+    _negations(
+        "nobody everybody, nothing everything",
+        ("In the end {word} was lost.", "I think {word} changed.", "To her {word} is new."),
+        ("After that {word} was found.", "They say {word} helps.", "Today {word} moved."),
+    ),
+    _negations(
+        "none all, neither both",
+        ("She wants {word} of them.", "We kept {word} of these.", "I know {word} of those."),
+        ("He likes {word} of us.", "You sold {word} of yours.", "They need {word} of mine."),
+    ),
+    _negations(
+        "nowhere everywhere",
+        ("He went {word} that day.", "You can find it {word} else.", "The road leads {word} now."),
+        ("She slept {word} that week.", "We saw it {word} there.", "I was {word} this year."),
+    ),
+    _negations(
+        "without with",
+        ("She left {word} a word.", "We came {word} a plan.", "He works {word} a break."),
+        ("They live {word} a garden.", "I drove {word} a map.", "You came {word} a friend."),
+    ),
+    _negations(
+        "no some",
+        ("There is {word} bread.", "We had {word} water.", "I saw {word} light."),
+        ("You have {word} time.", "They found {word} money.", "He wants {word} help."),
+    ),
+)
 HALVES: tuple[Half, Half] = ("discovery", "confirmation")
 
 
@@ -131,7 +186,7 @@ class Example:
 
 def examples(*, frames: int) -> list[Example]:
     """All examples, each in so many frames."""
-    return [*_classes(frames), *_forms(frames), *_negations(frames)]
+    return [*_classes(frames), *_forms(frames), *_denials(frames)]
 
 
 def concepts(some: list[Example]) -> dict[str, str]:
@@ -162,18 +217,15 @@ def _dealt(units: Sequence[str]) -> dict[str, Half]:
     return dict(zip(units, deal_halves(units, [""] * len(units)), strict=True))
 
 
-def _example(group: str, concept: str | None, unit: str, half: Half, word: str, frames: int) -> Example:
-    filled = []
-    for frame in FRAMES[group][half][:frames]:
-        before = frame.partition("{word}")[0]
-        filled.append((before.format(unit=unit), frame.format(unit=unit, word=word)))
-    return Example(group=group, concept=concept, unit=unit, half=half, sentences=tuple(filled))
+def _filled(group: str, concept: str | None, unit: str, half: Half, word: str, frames: Sequence[str]) -> Example:
+    sentences = tuple((frame.partition("{word}")[0], frame.format(word=word)) for frame in frames)
+    return Example(group=group, concept=concept, unit=unit, half=half, sentences=sentences)
 
 
 def _classes(frames: int) -> Iterator[Example]:
     for concept, words in CLASSES.items():
         for word, half in _dealt(words.split()).items():
-            yield _example("words", concept, word, half, word, frames)
+            yield _filled("words", concept, word, half, word, FRAMES["words"][half][:frames])
 
 
 def _forms(frames: int) -> Iterator[Example]:
@@ -183,12 +235,14 @@ def _forms(frames: int) -> Iterator[Example]:
     ):
         for unit, half in _dealt(list(forms)).items():
             plain, marked = forms[unit]
-            yield _example(group, group, unit, half, marked, frames)
-            yield _example(group, None, unit, half, plain, frames)
+            for concept, word in ((group, marked), (None, plain)):
+                yield _filled(group, concept, unit, half, word, FRAMES[group][half][:frames])
 
 
-def _negations(frames: int) -> Iterator[Example]:
-    for unit, half in _dealt(NOUNS.split()).items():
-        negative, other = NEGATIONS[half]
-        yield _example("negation", "negation", unit, half, negative, frames)
-        yield _example("negation", None, unit, half, other, frames)
+def _denials(frames: int) -> Iterator[Example]:
+    halves = _dealt([negative for one in NEGATIONS for negative, _ in one.pairs])
+    for one in NEGATIONS:
+        for negative, other in one.pairs:
+            half = halves[negative]
+            for concept, word in (("negation", negative), (None, other)):
+                yield _filled("negation", concept, negative, half, word, one.frames[half][:frames])
