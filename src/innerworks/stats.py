@@ -35,6 +35,7 @@ class Constants:
     harm_floor: float = 0.02  # nats per token, or attention mass, for rung 2
     controls: int = 20  # matched components a harm is compared with
     matched_factor: float = 2.0  # how alike a control's removed norm should be (else it is noted)
+    unmatched_share: float = 0.25  # of controls that remove too little: beyond, random directions stand in (neurons)
     joint_members: int = 8  # the strongest labels that are tried jointly
     collateral_limit: float = 0.01  # nats of harm elsewhere that still count as little
     collateral_quantile: float = 0.75  # or this quantile of the controls' harm elsewhere

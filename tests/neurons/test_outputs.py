@@ -12,7 +12,8 @@ from innerworks.claims import LEDGER, judge
 from innerworks.findings import Finding, frame
 from innerworks.model.study import Given, Kept, units_of
 from innerworks.neurons.means import NeuronMeans, neuron_reference
-from innerworks.neurons.outputs import Outputs, Vocabulary
+from innerworks.neurons.outputs import Outputs, Vocabulary, decide
+from innerworks.neurons.outputs.controls import Turned, controls_of, remove_turned
 from innerworks.neurons.outputs.effects import FROZEN, RESTORED, Frequencies, effects, spread_rows
 from innerworks.neurons.outputs.frequencies import direction, unigram
 from innerworks.neurons.outputs.screen import screened
@@ -138,6 +139,53 @@ def test_small_changes_everywhere_are_bounded(tiny_hf: Any, tiny_tokenizer: Any,
     assert not labels(rows)
     ceilings = [row for row in rows if row.measure == "ceiling"]
     assert len(ceilings) == 2 and all(max(row.effect_high, row.mde or 1.0) < 2 * row.floor for row in ceilings)
+
+
+# --- controls -----------------------------------------------------------------------------------------------------
+
+
+def test_neurons_that_remove_too_little_are_no_controls() -> None:
+    removed = np.ones((3, 40))
+    removed[1, 5] = 1.9  # all others remove more than half as much
+    some, turned = controls_of((1, 5), {(1, 6), (2, 0)}, removed)
+    assert len(some) == 20 and not turned and not {(1, 5), (1, 6), (2, 0)} & set(some)
+    removed[1, 5] = 3.0
+    assert controls_of((1, 5), (), removed) == ([], [Turned((1, 5), draw) for draw in range(20)])
+    removed[2, :16] = 2.0
+    some, turned = controls_of((1, 5), (), removed)  # four of twenty are too small
+    assert len(some) == 20 and {(2, i) for i in range(16)} < set(some) and not turned
+    removed[2, 14:16] = 1.0  # six of twenty are too small: more than a quarter
+    some, turned = controls_of((1, 5), (), removed)
+    assert sorted(some) == [(2, i) for i in range(14)] and len(turned) == 6
+    assert len(controls_of((0, 1), (), np.ones((1, 4)))[1]) == 17  # a model of four neurons
+
+
+def test_a_turned_control_takes_as_much_from_the_stream_in_another_direction(tiny_hf: Any, tokens: torch.Tensor) -> None:
+    model = iw.Model(tiny_hf("llama", num_hidden_layers=2), None, certified=False)
+    mean = iw.model.Mean(values={"neurons": torch.full((2, 48), 0.3)}, over="nothing")
+    clean = model.run(tokens, record=["L1.neurons", "L1.resid_post"])
+    away = (clean["L1.neurons"][:, :, 7] - 0.3)[:, 1:]
+    changed = [
+        model.run(tokens, record="L1.resid_post", watch=remove_turned(model, mean, Turned((1, 7), draw)))["L1.resid_post"]
+        - clean["L1.resid_post"]
+        for draw in (0, 1, 0)
+    ]
+    size = away.abs() * model.weights.W_out(1)[7].norm()
+    assert all(torch.allclose(one[:, 1:].norm(dim=-1), size, rtol=1e-3, atol=1e-5) for one in changed)
+    assert all(float(one[:, 0].abs().max()) == 0 for one in changed) and torch.equal(changed[0], changed[2])
+    own, (one, other) = model.weights.W_out(1)[7], (some[0, 3] for some in changed[:2])
+    cosines = [torch.nn.functional.cosine_similarity(a, b, dim=0).abs() for a, b in ((one, own), (other, own), (one, other))]
+    assert max(float(cosine) for cosine in cosines) < 0.9
+
+
+def test_labels_that_were_not_tried_count_when_others_are(planted: tuple[Kept, list[Finding]], reading: Reading) -> None:
+    kept, rows = planted
+    gone = [name for name in kept.arrays if name.startswith(f"token_frequency/L1N{FREQUENCY}/")]
+    fewer = Kept(arrays={name: one for name, one in kept.arrays.items() if name not in gone}, about=kept.about)
+    [harm] = [row for row in decide.findings(fewer, units_of(reading)) if row.measure == "harm"]
+    [before] = [row for row in rows if row.measure == "harm" and row.behaviour == "entropy"]
+    assert len(gone) == 2 and harm.p is not None and (harm.p, harm.q) == (before.p, pytest.approx(2 * harm.p))
+    assert "20 of 20 controls are as much in a random direction" in before.note
 
 
 # --- against plain computations -----------------------------------------------------------------------------------

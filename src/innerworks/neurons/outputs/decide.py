@@ -5,9 +5,9 @@
    kind's own way (through the scale of the norm; along the frequency direction): `T - past - share * T > 0` over documents,
    where T is the whole change. p is the larger one; false discoveries are controlled over both kinds (`stats.family_q`). The
    label's q is the larger of this and that of the weights: it needs both, and each of the two errors is kept at 5 %.
-3. Rung 2, for the strongest labels: what goes the kind's own way, in nats (`T - past`), exceeds by the floor what goes that
-   way without each of 20 matched neurons (`stats.necessity`). Not the whole change: a neuron that writes to logits directly
-   moves the entropy, too, and is no entropy neuron.
+3. Rung 2, for the labels that were strongest by the screen: what goes the kind's own way, in nats (`T - past`), exceeds by the
+   floor what goes that way without each of 20 matched neurons (`stats.necessity`). Not the whole change: a neuron that writes to
+   logits directly moves the entropy, too, and is no entropy neuron. q over all labels: of those not tried, p is 1.
 4. `ceiling`: for every kind, the largest change that any neuron of these layers may make, by first-order estimates on discovery,
    scaled by the largest ratio of exact to estimated change among those that were ablated.
 """
@@ -56,6 +56,14 @@ def tested(kept: Kept, units: Units) -> list[Tested]:
         for name, some in found.items()
         for one, own in zip(some, q[name], strict=True)
     ]
+
+
+def in_turn(kept: Kept, units: Units) -> list[Tested]:
+    """The labels, those first that the screen of discovery documents says move predictions most (nats, for either kind)."""
+    guesses = {kind.name: kept.arrays[f"screen/{kind.quantity}"].mean(axis=0) for kind in KINDS}
+    layers = kept.arrays["layers"].tolist()
+    found = [one for one in tested(kept, units) if one.q <= CONSTANTS.level]
+    return sorted(found, key=lambda one: -guesses[one.kind.name][layers.index(one.neuron[0]), one.neuron[1]])
 
 
 def strata_of(kept: Kept, units: Units, half: str = "confirmation") -> list[str]:
@@ -121,7 +129,8 @@ def findings(kept: Kept, units: Units) -> list[Finding]:
     labels = [i for i, one in enumerate(every) if one.q <= CONSTANTS.level]
     held = _against_controls(kept, units, [every[i] for i in labels])
     necessary = {labels[i]: found for i, found in held.items()}
-    q = dict(zip(necessary, adjust(np.array([found.p for found in necessary.values()])).tolist(), strict=True))
+    p = [necessary[i].p if i in necessary else 1.0 for i in labels]
+    q = dict(zip(labels, adjust(np.array(p)).tolist(), strict=True))
     rows: list[Finding] = []
     for i, one in enumerate(every):
         rung = (1 + (q.get(i, 1.0) <= CONSTANTS.level)) if i in labels else 0
@@ -225,6 +234,8 @@ def _rows(one: Tested, rung: int, kept: Kept, note: str) -> list[Finding]:
 
 def _necessity_row(one: Tested, found: Necessity, q: float, kept: Kept) -> Finding:
     held = tried(kept.arrays, one.kind, one.neuron)
+    assert held.by_control is not None
+    turned = len(held.by_control) - len(held.controls)
     return Finding(
         **{**_place(one), "measure": "harm", "ablation": "mean"},
         value=found.harm,
@@ -241,7 +252,10 @@ def _necessity_row(one: Tested, found: Necessity, q: float, kept: Kept) -> Findi
         q=q,
         note=joined(
             f"metric: {one.kind.of} that changes {one.kind.in_words}",
-            how_alike(one.neuron, held.controls, kept.arrays["removed"].astype(np.float64)),
+            how_alike(one.neuron, held.controls, kept.arrays["removed"].astype(np.float64), of=len(held.by_control)),
+            f"{turned} of {len(held.by_control)} controls are as much in a random direction, for want of neurons"
+            if turned
+            else "",
             "" if found.above_all else "a control changes as much",
         ),
     )

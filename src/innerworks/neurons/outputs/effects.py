@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from innerworks.model import Mean, Model, Run, ablate, freeze
+from innerworks.model import Edit, Mean, Model, Run, ablate, freeze
 from innerworks.model.losses import counted
 from innerworks.model.matched import Place
+from innerworks.neurons.outputs.controls import Turned, remove_turned
 from innerworks.sites import Site
 from innerworks.stats import Array
 from innerworks.text import TextBatch
@@ -74,7 +75,7 @@ def effects(
     model: Model,
     batches: Sequence[TextBatch],
     mean: Mean,
-    neurons: Sequence[Place],
+    neurons: Sequence[Place | Turned],
     of: Frequencies,
     *,
     rows: int,
@@ -83,7 +84,8 @@ def effects(
 ) -> dict[str, Float[np.ndarray, "neuron unit"]]:
     """How much does each document's prediction change without each neuron? By quantity: `WHOLE`, and what `also` names.
 
-    also: any of `FROZEN` and `RESTORED`. Documents in the order of the batches.
+    also: any of `FROZEN` and `RESTORED`. Documents in the order of the batches. Of a `Turned` neuron: without as much as its loss
+    takes away, along another direction.
     """
     found: list[list[dict[str, Array]]] = []
     for batch in (one.to(model.device) for one in batches):
@@ -106,15 +108,17 @@ def _effects(
     clean: Run,
     before: Predicted,
     mean: Mean,
-    neuron: Place,
+    neuron: Place | Turned,
     of: Frequencies,
     at: "_Rows",
     also: Sequence[str],
 ) -> dict[str, Array]:
-    lost = ablate(Site(layer=neuron[0], neuron=neuron[1]), mean=mean)
+    turned = isinstance(neuron, Turned)
+    lost = [] if turned else [ablate(Site(layer=neuron[0], neuron=neuron[1]), mean=mean)]
+    watch = remove_turned(model, mean, neuron) if turned else []
 
-    def without(*edits: object) -> Predicted:
-        run = model.run(clean.tokens, mask=clean.mask, edit=[lost, *edits], resume=clean, logits="none")  # pyright: ignore[reportArgumentType]
+    def without(*edits: Edit) -> Predicted:
+        run = model.run(clean.tokens, mask=clean.mask, edit=[*lost, *edits], watch=watch, resume=clean, logits="none")
         return predicted(model, at.taken(run.final), at.following, of)
 
     after = without()

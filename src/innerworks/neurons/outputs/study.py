@@ -2,7 +2,8 @@
 
 1. Weigh all neurons of the last two layers (`weigh.py`): those before write what later layers read, rather than predictions.
 2. Screen all of them on discovery documents by gradients (`screen.py`).
-3. Ablate the most promising on confirmation documents (`effects.py`), then 20 matched controls for the strongest labels.
+3. Ablate the most promising on confirmation documents (`effects.py`), then 20 controls (`controls.py`) for the labels that were
+   strongest by the screen.
 4. Decide (`decide.py`).
 
 What it does not do: ask models without a final norm (nothing to go through), or whose final stream is no sum. A soft cap on
@@ -17,13 +18,14 @@ import torch
 
 from innerworks.findings import Finding
 from innerworks.model import Model
-from innerworks.model.matched import Place, nearest
+from innerworks.model.matched import Place
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
 from innerworks.model.tally import Tally
 from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, NeuronReference, neuron_reference
 from innerworks.neurons.outputs import decide
+from innerworks.neurons.outputs.controls import controls_of
 from innerworks.neurons.outputs.effects import Frequencies, effects
 from innerworks.neurons.outputs.frequencies import direction, unigram
 from innerworks.neurons.outputs.kinds import KINDS, Kind
@@ -153,15 +155,15 @@ def _ablate(
 def _with_controls(
     given: Given, effort: Effort, batches: Sequence[TextBatch], kept: Kept, reference: NeuronReference, of: Frequencies
 ) -> Kept:
-    """Ablate 20 matched neurons for each of the strongest labels: none that its kind's weights pick or that was tried."""
-    found = [one for one in decide.tested(kept, units_of(given.reading)) if one.q <= CONSTANTS.level]
-    labels = sorted(found, key=lambda one: -one.change.mean)[: effort.controlled]
-    controls = [nearest([one.neuron], _suspects(kept, one.kind), reference.removed) for one in labels]
-    count = _tally(given, sum(len(some) for some in controls) * len(batches), "ablations of controls")
+    """Ablate 20 matched neurons for each of the labels that the screen found strongest; none is a suspect of its kind."""
+    labels = decide.in_turn(kept, units_of(given.reading))[: effort.controlled]
+    count = _tally(given, len(labels) * CONSTANTS.controls * len(batches), "ablations of controls")
     arrays = dict(kept.arrays)
-    for one, some in zip(labels, controls, strict=True):
+    for one in labels:
         kind, name = one.kind, decide.control_name(one.kind, one.neuron)
-        moved = effects(given.model, batches, reference.mean, some, of, rows=effort.rows, also=(kind.past,), step=count)
+        some, turned = controls_of(one.neuron, _suspects(kept, kind), reference.removed)
+        both = [*some, *turned]
+        moved = effects(given.model, batches, reference.mean, both, of, rows=effort.rows, also=(kind.past,), step=count)
         arrays[f"{name}/controls"] = np.array(some, dtype=np.int64).reshape(-1, 2)
         arrays[f"{name}/by_control"] = (moved[kind.of] - moved[kind.past]).astype(np.float32)
     return replace(kept, arrays=arrays)
