@@ -15,9 +15,11 @@ import gzip
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import innerworks as iw
+from innerworks.errors import UsageError
 from innerworks.model import Model
 from innerworks.model.harms import changes
 from innerworks.model.prompts import Prompt, agreeing, batch_of, difference, prompts_of
@@ -36,14 +38,15 @@ def main() -> None:
     parser.add_argument("neurons", nargs="+", help="places such as L17N1208")
     parser.add_argument("--model", default=None)
     parser.add_argument("--pairs", type=int, default=40, help="of each paradigm, at most")
-    parser.add_argument("--groups", type=int, default=5, help="matched groups")
+    parser.add_argument("--groups", type=int, default=5, help="matched groups, at least 1")
     given = parser.parse_args()
     model = iw.load(given.model) if given.model else iw.load()
-    sites = [Site.parse(one) for one in given.neurons]
-    members = [(site.layer or 0, site.neuron or 0) for site in sites]
+    members = [neuron(model, one) for one in given.neurons]
     discovery = [one for one in prompts_of(model, "agreement", agreeing) if one.half == "discovery"]
     of = reference_of(model, [batch_of(discovery, "agreement")[0]], over="discovery prompts")
     groups = matched_groups(members, (), of.removed)[: given.groups]
+    if not groups:
+        raise UsageError(f"{model.name} has too few neurons for a group matched to {len(members)} of them. Name fewer.")
     ways = [without(model, of.mean, some) for some in (members, *groups)]
     sys.stdout.write(
         "| paradigm | pairs | good is likelier | difference | falls by | matched groups |\n|---|---|---|---|---|---|\n"
@@ -58,10 +61,25 @@ def main() -> None:
         sys.stdout.write(f"| {name.replace('_', ' ')} | {len(some)} | {(clean > 0).mean():.0%} | {told} |\n")
 
 
+def neuron(model: Model, text: str) -> tuple[int, int]:
+    """The layer and index of a neuron such as L17N1208."""
+    site = Site.parse(text)
+    if site.layer is None or site.neuron is None:
+        raise UsageError(f"{text} is no neuron. Write places such as L17N1208.")
+    model.check(site)
+    return site.layer, site.neuron
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a .jsonl file, gzipped or not."""
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        yield from (line for line in lines if line.strip())
+
+
 def pairs(model: Model, path: Path, most: int) -> dict[str, list[Prompt]]:
     """The pairs of each paradigm that part at one word, as prompts; a unit is a pair."""
     found: dict[str, list[Prompt]] = defaultdict(list)
-    for line in gzip.open(path, "rt", encoding="utf-8"):
+    for line in lines_of(path):
         item = json.loads(line)
         if not item["one_prefix_method"] or len(found[item["UID"]]) >= most:
             continue

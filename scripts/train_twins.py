@@ -48,9 +48,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1600)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.out.exists():
+        sys.exit(f"{options.out} exists already. Choose another --out, or remove it.")
     training, held_out = split(documents(options.text))
     tokenizer = tokenizer_of(training, options.vocab)
     train, test = stream(tokenizer, training), stream(tokenizer, held_out)
+    for what, tokens, least in (("to train on", train, 2 * CONTEXT), ("held out", test, CONTEXT)):
+        if len(tokens) < least:
+            sys.exit(f"{options.text} leaves {len(tokens)} tokens {what}; {least} are the least. Give it more text.")
     unigram, bigram = n_gram_losses(train, test, len(tokenizer))
     say(f"{len(train):,} tokens to train on, {len(test):,} held out: unigram {unigram:.3f}, bigram {bigram:.3f} nats per token")
     torch.manual_seed(options.seed)

@@ -1,5 +1,6 @@
 """Neurons that shape the whole prediction: numbers against plain computations, planted ones are found, decoys are not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,32 @@ def test_small_changes_everywhere_are_bounded(tiny_hf: Any, tiny_tokenizer: Any,
     assert not labels(rows)
     ceilings = [row for row in rows if row.measure == "ceiling"]
     assert len(ceilings) == 2 and all(max(row.effect_high, row.mde or 1.0) < 2 * row.floor for row in ceilings)
+
+
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(
+    planted: tuple[Kept, list[Finding]], tiny_hf: Any, tiny_tokenizer: Any, reading: Reading
+) -> None:
+    given = given_of(handmade(tiny_hf, reading), tiny_tokenizer, reading, depth="standard")
+    saves: list[Kept] = []
+    for stop in (1, 2, 3):  # after the screen, the ablations, the first label's controls
+
+        def save(kept: Kept, stop: int = stop) -> None:
+            saves.append(kept)
+            done = sum(name.endswith("/controls") for name in kept.arrays)
+            if (1 + ("confirmation" in kept.arrays) + done) >= stop:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            Outputs().measure(replace(given, saved=saves[-1] if saves else None, save=save))
+    kept = Outputs().measure(replace(given, saved=saves[-1]))
+    whole, _ = planted
+    assert "entropy/neurons" not in saves[0].arrays and sum(name.endswith("/controls") for name in saves[-1].arrays) == 1
+    assert set(kept.arrays) == set(whole.arrays) and dict(kept.about) == dict(whole.about)
+    assert all(np.array_equal(kept.arrays[name], whole.arrays[name]) for name in whole.arrays)
 
 
 # --- controls -----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What neurons write over the vocabulary: moments against plain ones, planted kinds are found, a decoy is not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from innerworks.neurons.outputs import vocabulary_decide
 from innerworks.neurons.outputs.firing import FIRES, fired
 from innerworks.neurons.outputs.moments import moments, outstanding
 from innerworks.neurons.outputs.unembedding import Unembedding
-from innerworks.neurons.outputs.vocabulary import Vocabulary
+from innerworks.neurons.outputs.vocabulary import Vocabulary, over_documents
 from innerworks.scan.engine import begin, observe
 from innerworks.show.figures.neuron_outputs import kinds_by_layer
 from innerworks.text import Reading
@@ -170,8 +171,28 @@ def test_a_model_that_cannot_be_asked_says_why(tiny_model: Any, family: str, rea
     assert study.findings(kept, units_of(reading), []) == []
 
 
-def test_without_effect_in_context_weights_label_nothing(planted: tuple[Kept, list[Finding]], reading: Reading) -> None:
+def test_what_was_measured_is_read_again_and_not_measured_again(tiny_hf: Any, tiny_tokenizer: Any, reading: Reading) -> None:
+    given, saves = given_of(handmade(tiny_hf), tiny_tokenizer, reading), []
+    kept = Vocabulary().measure(replace(given, save=saves.append))
+    assert "heavy" not in saves[0].arrays and all(len(kept.arrays[kind].shape) == 2 for kind in vocabulary_decide.KINDS)
+    for saved in (saves[0], kept):
+        again = Vocabulary().measure(replace(given, saved=saved))
+        assert set(again.arrays) == set(kept.arrays) and dict(again.about) == dict(kept.about)
+        assert all(np.array_equal(again.arrays[name], kept.arrays[name]) for name in kept.arrays)
+
+
+def test_only_documents_in_which_a_neuron_fires_count() -> None:
+    values = np.random.default_rng(0).standard_normal((30, 3))
+    values[5:12, 1] = np.nan
+    values[:, 2] = np.nan
+    found = over_documents(values, ["a"] * 15 + ["b"] * 15)
+    assert found[:, 2].tolist() == [30, 23, 0] and found[:2, 3].tolist() == [28, 21] and np.isnan(found[2, 0])
+    some = np.delete(values[:, 1], np.arange(5, 12))
+    assert found[1, [0, 4]] == pytest.approx([some.mean(), (some > 0).mean()])
+
+
+def test_without_effect_in_context_weights_label_nothing(planted: tuple[Kept, list[Finding]]) -> None:
     kept, _ = planted
-    silent = {name: kept.arrays[name] * 1e-4 for name in ("moved", "apart")}
-    rows = vocabulary_decide.findings(Kept(arrays={**kept.arrays, **silent}, about=kept.about), units_of(reading))
+    silent = {name: kept.arrays[name] * [1e-4, 1e-4, 1, 1, 1] for name in vocabulary_decide.KINDS}
+    rows = vocabulary_decide.findings(Kept(arrays={**kept.arrays, **silent}, about=kept.about))
     assert len(kept.arrays["heavy"]) >= 3 and not any(row.rung for row in rows)

@@ -60,15 +60,15 @@ def tested(kept: Kept, units: Units) -> list[Tested]:
 
 def in_turn(kept: Kept, units: Units) -> list[Tested]:
     """The labels, those first that the screen of discovery documents says move predictions most (nats, for either kind)."""
-    guesses = {kind.name: kept.arrays[f"screen/{kind.quantity}"].mean(axis=0) for kind in KINDS}
+    guesses = {kind.name: kept.arrays[f"screen/{kind.quantity}"] for kind in KINDS}
     layers = kept.arrays["layers"].tolist()
     found = [one for one in tested(kept, units) if one.q <= CONSTANTS.level]
     return sorted(found, key=lambda one: -guesses[one.kind.name][layers.index(one.neuron[0]), one.neuron[1]])
 
 
-def strata_of(kept: Kept, units: Units, half: str = "confirmation") -> list[str]:
-    """The strata of the documents of a half, in the order of the arrays."""
-    return [str(units[number][1]) for number in kept.arrays[half].tolist()]
+def strata_of(kept: Kept, units: Units) -> list[str]:
+    """The strata of the confirmation documents, in the order of the arrays."""
+    return [str(units[number][1]) for number in kept.arrays["confirmation"].tolist()]
 
 
 def weight_q(kept: Kept, kind: Kind) -> Array:
@@ -137,7 +137,7 @@ def findings(kept: Kept, units: Units) -> list[Finding]:
         rows += _rows(one, rung, kept, "" if rung != 1 else "rung 2 tried, not shown" if i in necessary else "rung 2 not tried")
         if i in necessary:
             rows.append(_necessity_row(one, necessary[i], q[i], kept))
-    return [*rows, *(_ceiling(kind, kept, units) for kind in KINDS)]
+    return [*rows, *(_ceiling(kind, kept) for kind in KINDS)]
 
 
 def _against_controls(kept: Kept, units: Units, labels: Sequence[Tested]) -> dict[int, Necessity]:
@@ -261,11 +261,11 @@ def _necessity_row(one: Tested, found: Necessity, q: float, kept: Kept) -> Findi
     )
 
 
-def _ceiling(kind: Kind, kept: Kept, units: Units) -> Finding:
+def _ceiling(kind: Kind, kept: Kept) -> Finding:
     """The largest change that any neuron of these layers may make, chosen or not."""
-    guess = kept.arrays[f"screen/{kind.quantity}"].astype(np.float64)
     factor, said = _agreement(kind, kept)
-    of = estimate(factor * guess.reshape(len(guess), -1), strata_of(kept, units, "discovery"))
+    mean, se = (factor * kept.arrays[f"screen/{kind.quantity}{end}"].astype(np.float64).ravel() for end in ("", "_se"))
+    of = Estimate(mean=mean, se=se, n=kept.about["screen"]["documents"], df=kept.about["screen"]["df"], positive=mean)
     high = of.bound(of.mean.size)
     most = int(np.argmax(high))
     return Finding(
@@ -294,7 +294,7 @@ def _ceiling(kind: Kind, kept: Kept, units: Units) -> Finding:
 def _agreement(kind: Kind, kept: Kept) -> tuple[float, str]:
     """By how much estimates may be too small, and how they went with exact changes."""
     neurons, layers = kept.arrays[f"{kind.name}/neurons"].tolist(), kept.arrays["layers"].tolist()
-    guess = kept.arrays[f"screen/{kind.quantity}"].mean(axis=0)
+    guess = kept.arrays[f"screen/{kind.quantity}"]
     estimated = np.array([guess[layers.index(layer), neuron] for layer, neuron in neurons])
     exact = kept.arrays[f"{kind.name}/{kind.quantity}"].mean(axis=1) if neurons else np.zeros(0)
     if len(neurons) < 2 or min(estimated.min(), estimated.std(), exact.std()) <= 0:

@@ -32,7 +32,7 @@ from innerworks.neurons.outputs.kinds import KINDS, Kind
 from innerworks.neurons.outputs.screen import screened
 from innerworks.neurons.outputs.unembedding import real_tokens
 from innerworks.neurons.outputs.weigh import weigh
-from innerworks.stats import CONSTANTS, Half
+from innerworks.stats import CONSTANTS, Half, estimate
 from innerworks.text import TextBatch
 from innerworks.text.openings import LEAST_TOKENS, documents
 
@@ -66,7 +66,7 @@ class Outputs:
         return [NeuronMeans()] if refusal(model) is None else []
 
     def measure(self, given: Given) -> Kept:
-        """Weigh, screen, ablate, and ablate controls for what is labelled."""
+        """Weigh, screen, ablate, and ablate controls for what is labelled; goes on from `given.saved`."""
         reason = refusal(given.model)
         if reason is not None:
             return Kept(about={"not measured": reason})
@@ -75,8 +75,11 @@ class Outputs:
         discovery, confirmation = (documents(given.reading, half, tokens=effort.tokens) for half in HALVES)
         if not discovery or not confirmation:
             return Kept(about={"not measured": f"a half has no document of {LEAST_TOKENS} tokens or more"})
-        kept = _screen(given, effort, discovery, reference, of)
-        kept = _ablate(given, effort, confirmation, kept, reference, of)
+        kept = given.saved or _screen(given, effort, discovery, reference, of)
+        given.save(kept)
+        if "confirmation" not in kept.arrays:
+            kept = _ablate(given, effort, confirmation, kept, reference, of)
+            given.save(kept)
         return _with_controls(given, effort, confirmation, kept, reference, of)
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
@@ -110,25 +113,30 @@ def _screen(given: Given, effort: Effort, batches: Sequence[TextBatch], referenc
     weights = weigh(model, layers, of.direction.double().numpy(force=True), seed=given.seed)
     count = _tally(given, len(batches), "batches screened")
     found = screened(model, batches, reference.mean, layers, of, rows=effort.rows, step=count)
+    units = units_of(given.reading)
+    over = {name: estimate(one.astype(np.float64), [units[int(at)][1] for at in _units(batches)]) for name, one in found.items()}
     arrays = {
         **{name: one.astype(np.float32) for name, one in weights.items()},
-        **{f"screen/{name}": one for name, one in found.items()},
+        **{f"screen/{name}": one.mean.astype(np.float32) for name, one in over.items()},
+        **{f"screen/{name}_se": one.se.astype(np.float32) for name, one in over.items()},
         "layers": np.array(layers, dtype=np.int64),
-        "discovery": _units(batches),
         "spread": reference.spread[layers].astype(np.float32),
         "removed": reference.removed.astype(np.float32),
     }
     softcap = (
         {} if model.softcap is None else {"before the cap": f"logits are capped at {model.softcap}; all this is before that"}
     )
-    return Kept(arrays=arrays, about={"tokens": effort.tokens, "rows": effort.rows, "seed": given.seed, **softcap})
+    said = {"documents": over["entropy"].n, "df": over["entropy"].df}
+    return Kept(
+        arrays=arrays, about={"tokens": effort.tokens, "rows": effort.rows, "seed": given.seed, "screen": said, **softcap}
+    )
 
 
 def candidates(kept: Kept, kind: Kind, most: int) -> list[Place]:
     """The neurons to ablate for a kind: those that its weights pick before the others, and those that move most its way first."""
     layers = kept.arrays["layers"].tolist()
     if kind.name == "entropy":
-        moved = (kept.arrays["screen/entropy"] - kept.arrays["screen/entropy_frozen"]).mean(axis=0)
+        moved = kept.arrays["screen/entropy"] - kept.arrays["screen/entropy_frozen"]
     else:
         moved = kept.arrays["spread"] * kept.arrays["along"]
     picked = decide.weight_q(kept, kind) <= CONSTANTS.level
@@ -157,16 +165,20 @@ def _with_controls(
 ) -> Kept:
     """Ablate 20 matched neurons for each of the labels that the screen found strongest; none is a suspect of its kind."""
     labels = decide.in_turn(kept, units_of(given.reading))[: effort.controlled]
-    count = _tally(given, len(labels) * CONSTANTS.controls * len(batches), "ablations of controls")
-    arrays = dict(kept.arrays)
-    for one in labels:
+    left = [one for one in labels if f"{decide.control_name(one.kind, one.neuron)}/controls" not in kept.arrays]
+    count = _tally(given, len(left) * CONSTANTS.controls * len(batches), "ablations of controls")
+    for one in left:
         kind, name = one.kind, decide.control_name(one.kind, one.neuron)
         some, turned = controls_of(one.neuron, _suspects(kept, kind), reference.removed)
         both = [*some, *turned]
         moved = effects(given.model, batches, reference.mean, both, of, rows=effort.rows, also=(kind.past,), step=count)
-        arrays[f"{name}/controls"] = np.array(some, dtype=np.int64).reshape(-1, 2)
-        arrays[f"{name}/by_control"] = (moved[kind.of] - moved[kind.past]).astype(np.float32)
-    return replace(kept, arrays=arrays)
+        arrays = {
+            f"{name}/controls": np.array(some, dtype=np.int64).reshape(-1, 2),
+            f"{name}/by_control": (moved[kind.of] - moved[kind.past]).astype(np.float32),
+        }
+        kept = replace(kept, arrays={**kept.arrays, **arrays})
+        given.save(kept)
+    return kept
 
 
 def _suspects(kept: Kept, kind: Kind) -> set[Place]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from innerworks.errors import UsageError
 from innerworks.findings import Finding
@@ -30,6 +30,7 @@ from innerworks.neurons.outputs.firing import fired
 from innerworks.neurons.outputs.moments import MOMENTS, moments, outstanding
 from innerworks.neurons.outputs.study import refusal
 from innerworks.neurons.outputs.unembedding import Unembedding
+from innerworks.stats import estimate
 from innerworks.text import TextBatch
 from innerworks.text.openings import LEAST_TOKENS, documents
 
@@ -65,7 +66,7 @@ class Vocabulary:
         return [NeuronMeans()] if unasked(model) is None else []
 
     def measure(self, given: Given) -> Kept:
-        """Moments of weights, then what candidates add where they fire."""
+        """Moments of weights, then what candidates add where they fire; goes on from `given.saved`."""
         reason = unasked(given.model)
         if reason is not None:
             return Kept(about={"not measured": reason})
@@ -73,13 +74,13 @@ class Vocabulary:
         batches = documents(given.reading, "confirmation", tokens=effort.tokens)
         if not batches:
             return Kept(about={"not measured": f"the confirmation half has no document of {LEAST_TOKENS} tokens or more"})
-        kept = _weigh(given, effort, seen, _sample(given, effort))
-        kept = _read(given, batches, seen, kept)
-        return _named(given, kept)
+        kept = given.saved or _weigh(given, effort, seen, _sample(given, effort))
+        given.save(kept)
+        return _named(given, kept if "heavy" in kept.arrays else _read(given, batches, seen, kept))
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
         """The strongest neurons of each kind, and the share of each layer."""
-        return [*before, *vocabulary_decide.findings(kept, units)]
+        return [*before, *vocabulary_decide.findings(kept)]
 
 
 def unasked(model: Model) -> str | None:
@@ -130,16 +131,29 @@ def _read(given: Given, batches: Sequence[TextBatch], seen: Unembedding, kept: K
     count = Tally(says=lambda done, of: given.step(done, of, "batches read"), total=len(batches))
     chosen = np.concatenate([heavy, dividing])
     found = fired(given.model, batches, reference, neurons[chosen], step=count)
+    units = units_of(given.reading)
+    strata = [units[int(at)][1] for batch in batches for at in batch.units]
+    signed, size = found.signed[:, : len(heavy)] * moved, found.size[:, len(heavy) :] * apart
     arrays = {
         **kept.arrays,
         "heavy": heavy,
         "dividing": dividing,
         "outstanding": tokens,
-        "moved": found.signed[:, : len(heavy)] * moved,
-        "apart": found.size[:, len(heavy) :] * apart,
-        "confirmation": np.concatenate([batch.units.numpy(force=True) for batch in batches]),
+        "prediction": over_documents(signed, strata),
+        "suppression": over_documents(-signed, strata),
+        "partition": over_documents(size, strata),
     }
     return replace(kept, arrays=arrays)
+
+
+def over_documents(values: Float[np.ndarray, "unit some"], strata: Sequence[str]) -> Float[np.ndarray, "some 5"]:
+    """Per neuron, over the documents in which it fires at all: mean, standard error, n, df, share above 0."""
+    rows = []
+    for one in values.T.astype(np.float64):
+        known = ~np.isnan(one)
+        found = estimate(one[known], np.array(strata)[known].tolist())
+        rows.append((float(found.mean), float(found.se), found.n, found.df, float(found.positive)))
+    return np.array(rows, dtype=np.float64).reshape(-1, 5)
 
 
 def _written(model: Model, seen: Unembedding, neurons: Int[np.ndarray, "neuron 2"]) -> torch.Tensor:
@@ -156,7 +170,7 @@ def _named(given: Given, kept: Kept) -> Kept:
         tokenizer = given.model.tokenizer
     except UsageError:
         return kept
-    shown = {one.number for one in vocabulary_decide.labels(kept, units_of(given.reading)) if one.kind != "partition"}
+    shown = {one.number for one in vocabulary_decide.labels(kept) if one.kind != "partition"}
     at = {int(number): place for place, number in enumerate(kept.arrays["heavy"])}
     words = {
         str(number): [tokenizer.decode([token]) for token in kept.arrays["outstanding"][at[number]].tolist()] for number in shown

@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from innerworks.findings import Finding, joined
-from innerworks.model.study import Kept, Units
-from innerworks.neurons.outputs.decide import strata_of
+from innerworks.model.study import Kept
 from innerworks.neurons.outputs.weigh import p_of
 from innerworks.sites import Site
-from innerworks.stats import CONSTANTS, Array, Estimate, adjust, estimate, family_q
+from innerworks.stats import CONSTANTS, Array, Estimate, adjust, family_q
 
 HEAVY = 10.0  # kurtosis (3 for a bell curve), as Gurnee et al. have it
 LIGHT = 5.0  # kurtosis: no tail to speak of
@@ -59,15 +58,11 @@ def weight_q(kept: Kept) -> tuple[Array, Array]:
     return found[0], found[1]
 
 
-def tested(kept: Kept, units: Units) -> list[Candidate]:
+def tested(kept: Kept) -> list[Candidate]:
     """Every candidate as every kind that it may be, with its q."""
-    strata, by_weights = (
-        np.array(strata_of(kept, units)),
-        dict(zip(KINDS, (*[weight_q(kept)[0]] * 2, weight_q(kept)[1]), strict=True)),
-    )
-    moved = {"prediction": kept.arrays["moved"], "suppression": -kept.arrays["moved"], "partition": kept.arrays["apart"]}
+    by_weights = dict(zip(KINDS, (*[weight_q(kept)[0]] * 2, weight_q(kept)[1]), strict=True))
     numbers = {kind: kept.arrays["dividing" if kind == "partition" else "heavy"].tolist() for kind in KINDS}
-    effects = {kind: [_over_documents(one, strata) for one in moved[kind].T.astype(np.float64)] for kind in KINDS}
+    effects = {kind: [_estimate(*row) for row in kept.arrays[kind].tolist()] for kind in KINDS}
     q = family_q({kind: np.array([float(one.p_above(FLOOR)) for one in some]) for kind, some in effects.items()})
     return [
         Candidate(kind=kind, number=number, effect=one, q=max(float(own), float(by_weights[kind][number])))
@@ -76,17 +71,17 @@ def tested(kept: Kept, units: Units) -> list[Candidate]:
     ]
 
 
-def labels(kept: Kept, units: Units) -> list[Candidate]:
+def labels(kept: Kept) -> list[Candidate]:
     """The strongest labelled neurons of each kind."""
-    found = [one for one in tested(kept, units) if one.q <= CONSTANTS.level]
+    found = [one for one in tested(kept) if one.q <= CONSTANTS.level]
     return [one for kind in KINDS for one in _strongest(found, kind)]
 
 
-def findings(kept: Kept, units: Units) -> list[Finding]:
+def findings(kept: Kept) -> list[Finding]:
     """All rows about what neurons write over the vocabulary."""
     if "heavy" not in kept.arrays:
         return []
-    found = [one for one in tested(kept, units) if one.q <= CONSTANTS.level]
+    found = [one for one in tested(kept) if one.q <= CONSTANTS.level]
     shown = [one for kind in KINDS for one in _strongest(found, kind)]
     return [*(_row(one, kept) for one in shown), *_shares(found, kept)]
 
@@ -95,10 +90,9 @@ def _strongest(found: Sequence[Candidate], kind: str) -> list[Candidate]:
     return sorted((one for one in found if one.kind == kind), key=lambda one: -float(one.effect.mean))[:ROWS]
 
 
-def _over_documents(values: Float[np.ndarray, " unit"], strata: np.ndarray) -> Estimate:
-    """Over the documents in which the neuron fires at all."""
-    known = ~np.isnan(values)
-    return estimate(values[known], strata[known].tolist())
+def _estimate(mean: float, se: float, n: float, df: float, positive: float) -> Estimate:
+    """Over the documents in which a neuron fires at all, as an atlas keeps it."""
+    return Estimate(mean=np.asarray(mean), se=np.asarray(se), n=int(n), df=int(df), positive=np.asarray(positive))
 
 
 def _row(one: Candidate, kept: Kept) -> Finding:
