@@ -29,7 +29,6 @@ MOST = 1000  # neurons
 CONTEXTS = 4  # of each
 BEFORE, AFTER = 14, 4  # tokens shown around the strongest
 WRITTEN = 5  # tokens named as raised, as lowered
-TOKENS_AT_ONCE, NEURONS_AT_ONCE = 8192, 256
 
 Neuron = tuple[int, int]
 Changed = tuple[tuple[str, float], ...]
@@ -114,17 +113,34 @@ def _contexts(
 
 
 def _written(model: Model, neurons: Sequence[Neuron], sides: Sequence[int]) -> list[tuple[Changed, Changed]]:
-    """The tokens raised and lowered most by each neuron, some hundred neurons and some thousand tokens at a time."""
-    rows = torch.stack([model.weights.W_out(layer, fold=True)[index].float() for layer, index in neurons])
-    rows = rows * torch.tensor(sides, device=rows.device)[:, None]
-    found = []
-    columns = torch.cat([some for _, some in Unembedding.of(model).blocks()])  # less what is added to all logits alike
-    for part in rows.split(NEURONS_AT_ONCE):
-        logits = part @ columns.mT
-        most, least = (logits.topk(min(WRITTEN, logits.shape[1]), largest=largest) for largest in (True, False))
-        for row in range(len(part)):
-            found.append(tuple(_words(model, one.indices[row], one.values[row]) for one in (most, least)))
-    return found
+    """The tokens raised and lowered most by each neuron; the unembedding is never held as a whole."""
+    rows = _rows(model, neurons) * torch.tensor(sides, device=model.weights.W_U().device)[:, None]
+    most, least = (_furthest(model, sign * rows) for sign in (1, -1))
+    return [
+        (_words(model, most[1][row], most[0][row]), _words(model, least[1][row], -least[0][row])) for row in range(len(neurons))
+    ]
+
+
+def _rows(model: Model, neurons: Sequence[Neuron]) -> Tensor:
+    """What some neurons write, `[neuron, d_model]`; the weights of each layer are read once."""
+    found: dict[Neuron, Tensor] = {}
+    for layer in {layer for layer, _ in neurons}:
+        mine = [neuron for neuron in neurons if neuron[0] == layer]
+        weights = model.weights.W_out(layer, fold=True)[[index for _, index in mine]].float()
+        found |= dict(zip(mine, weights.to(model.weights.W_U().device), strict=True))
+    return torch.stack([found[neuron] for neuron in neurons])
+
+
+def _furthest(model: Model, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logits of each row over the vocabulary (less what is added to all logits alike), and whose they are."""
+    values, tokens = rows.new_zeros(len(rows), 0), torch.zeros(len(rows), 0, dtype=torch.long, device=rows.device)
+    for some, columns in Unembedding.of(model).blocks():
+        values = torch.cat([values, rows @ columns.mT], dim=1)
+        here = torch.arange(some.start, some.stop, device=rows.device)
+        tokens = torch.cat([tokens, here.expand(len(rows), -1)], dim=1)
+        values, places = values.topk(min(WRITTEN, values.shape[1]))
+        tokens = tokens.gather(1, places)
+    return values, tokens
 
 
 def _words(model: Model, tokens: Tensor, logits: Tensor) -> Changed:
