@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from innerworks.claims import LEDGER, judge
+from innerworks.findings import frame
 from innerworks.model import Model, strongest
 from innerworks.model.observe import State, merge
 from innerworks.model.study import Given, Kept, units_of
-from innerworks.neurons.inputs import Inputs, NeuronInputs, buckets, decide, detectors, histogram, numbers, watch
+from innerworks.neurons.inputs import Inputs, NeuronInputs, buckets, dead, decide, detectors, histogram, numbers, watch
 from innerworks.neurons.inputs.contexts import tokens_at
 from innerworks.neurons.inputs.decide import candidates
 from innerworks.neurons.inputs.design import BUCKETS, TESTED, Design, type_bucket, type_part
@@ -27,7 +29,7 @@ from innerworks.neurons.inputs.study import effects
 from innerworks.neurons.inputs.watch import EVERY, TESTS
 from innerworks.scan.engine import begin, observe
 from innerworks.sites import Site
-from innerworks.stats import adjust, estimate, simes
+from innerworks.stats import adjust, estimate, family_q, simes
 from innerworks.text import Corpus, Document, Reading, TextBatch, read
 
 FAMILY = "llama"
@@ -576,6 +578,19 @@ def test_dead_neurons_are_those_that_cannot_fire(
     assert labels == {f"L{layer}N{neuron}" for layer, neuron in silent} >= planted  # a few never fire on these few words
     (share,) = [row for row in rows if row.measure == "dead_share" and row.site == "model"]
     assert share.note.startswith(f"{len(silent)} of 144") and share.value == len(silent) / 144
+
+
+def test_forty_documents_show_that_a_neuron_is_dead_beside_all_other_kinds_or_that_none_is() -> None:
+    arrays = {"peak": np.ones((3, 2, 1, 4)), "there": np.ones(1, dtype=bool)}
+    about = {"documents": [40, 40]}
+    for dead_ones in (0, 1):
+        arrays["peak"][..., :dead_ones] = 0
+        dying = dead.candidates(arrays, about)
+        assert dying is not None and len(dying.places) == dead_ones
+        q = family_q({kind.behaviour: np.ones(5) for kind in KINDS} | {"dead_neuron": dying.p})["dead_neuron"]
+        assert (q <= 0.05).all()
+        rows = dead.findings(arrays, about, dying, q)
+        assert judge(LEDGER["F8"], frame(rows)).verdict == ("holds" if dead_ones else "does not hold")
 
 
 # --- strongest ----------------------------------------------------------------------------------------------------

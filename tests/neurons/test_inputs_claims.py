@@ -65,6 +65,23 @@ def test_dead_neurons_are_asked_of_models_with_relu_only() -> None:
     assert verdict("F8", dead).verdict == "holds"
 
 
+def test_that_every_neuron_fires_somewhere_is_a_certain_no() -> None:
+    count: dict[str, Any] = {
+        "site": "model",
+        "unit": "share of neurons",
+        "floor": 0.0,
+        "p": None,
+        "mde": None,
+        "q": None,
+        "rung": 0,
+    }
+    none = row("dead_neuron", "dead_share", **count, value=0.0, effect=0.0, note="0 of 144: exactly zero at every token")
+    found = verdict("F8", none)
+    assert (found.verdict, found.evidence[0].answer) == ("does not hold", "no") and "0 of 144" in found.summary
+    some = replace(none, value=0.1, effect=0.1)
+    assert verdict("F8", some).verdict == "not measured"  # one was zero all along, but too few documents tell
+
+
 def test_detectors_need_to_lie_early_for_the_claim_to_hold_whole() -> None:
     detector = row("token_detector", "on_triggers", effect=0.99, floor=0.95)
     shape = {"site": "model", "floor": 0.5, "rung": 0, "q": None, "n": 40}

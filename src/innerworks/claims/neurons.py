@@ -6,7 +6,7 @@ What each clause reads: a behaviour and a measure of `findings.parquet`. A claus
 from typing import TYPE_CHECKING
 
 from innerworks.claims.claim import Claim, Clause
-from innerworks.claims.rules import more, share, some
+from innerworks.claims.rules import counted, more, share, some
 
 if TYPE_CHECKING:
     import polars
@@ -148,7 +148,9 @@ NEURONS = (
         statement="Models with ReLU have neurons that never fire.",
         citation="Voita et al. 2023, arXiv:2309.04827",
         applies=without_relu,
-        clauses=(some("neurons that are zero at every token of the text", "dead_neuron", measure="never_fires"),),
+        clauses=(
+            counted("neurons that are zero at every token of the text", "dead_neuron", measure="never_fires", count="dead_share"),
+        ),
     ),
     Claim(
         id="F9",
