@@ -7,6 +7,7 @@ import pytest
 
 from innerworks.claims import LEDGER, Verdict, judge
 from innerworks.findings import Finding, frame
+from innerworks.neurons.inputs import polysemy
 
 
 def row(behaviour: str, measure: str, site: str = "L1N7", **changes: Any) -> Finding:
@@ -82,12 +83,13 @@ def test_that_every_neuron_fires_somewhere_is_a_certain_no() -> None:
     assert verdict("F8", some).verdict == "not measured"  # one was zero all along, but too few documents tell
 
 
-def test_detectors_need_to_lie_early_for_the_claim_to_hold_whole() -> None:
+def test_that_detectors_lie_early_is_told_and_not_tested() -> None:
     detector = row("token_detector", "on_triggers", effect=0.99, floor=0.95)
     shape = {"site": "model", "floor": 0.5, "rung": 0, "q": None, "n": 40}
-    early = row("polysemantic_neuron", "early_share", **shape, effect=0.9, p=1e-5)
+    early = polysemy._early(9, 10)
+    assert (early.effect, early.effect_low, early.effect_high, early.n, early.p) == (0.9, 0.9, 0.9, 10, None)
     several = row("polysemantic_neuron", "several_tokens", **{**shape, "n": 2}, effect=0.95, p=None)
     common = row("token_neuron", "variance_explained", effect=0.8, floor=0.66)
     found = verdict("F7", detector, early, several, common)
-    assert [one.answer for one in found.evidence] == ["yes", "yes", "yes", "open", "open"]
-    assert found.verdict == "holds in part" and found.evidence[3].number == 0.95
+    assert [one.answer for one in found.evidence] == ["yes", "open", "yes", "open", "open"]
+    assert found.verdict == "holds in part" and (found.evidence[1].number, found.evidence[3].number) == (0.9, 0.95)

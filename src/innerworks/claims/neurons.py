@@ -131,8 +131,15 @@ NEURONS = (
                 ("token_detector", "pair_detector"),
                 measure="on_triggers",
             ),
-            more("most of these lie in the first half of the layers", "polysemantic_neuron", "early_share"),
-            some("neurons of whose variance single common tokens explain half", "token_neuron", measure="variance_explained"),
+            more(
+                "most of these lie in the first half of the layers (told, not tested: neurons of one layer are not independent)",
+                "polysemantic_neuron",
+                "early_share",
+                denies=False,
+            ),
+            some(
+                "neurons of whose variance single common tokens explain two thirds", "token_neuron", measure="variance_explained"
+            ),
             more(
                 "most early neurons are strongest on several different tokens (told, not tested: so is nearly any random neuron)",
                 "polysemantic_neuron",
