@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from innerworks.claims import LEDGER, judge
+from innerworks.findings import frame
 from innerworks.model import Model, strongest
 from innerworks.model.observe import State, merge
 from innerworks.model.study import Given, Kept, units_of
-from innerworks.neurons.inputs import Inputs, NeuronInputs, buckets, decide, detectors, histogram, watch
+from innerworks.neurons.inputs import Inputs, NeuronInputs, buckets, dead, decide, detectors, histogram, numbers, watch
 from innerworks.neurons.inputs.contexts import tokens_at
 from innerworks.neurons.inputs.decide import candidates
 from innerworks.neurons.inputs.design import BUCKETS, TESTED, Design, type_bucket, type_part
@@ -27,7 +29,7 @@ from innerworks.neurons.inputs.study import effects
 from innerworks.neurons.inputs.watch import EVERY, TESTS
 from innerworks.scan.engine import begin, observe
 from innerworks.sites import Site
-from innerworks.stats import adjust, simes
+from innerworks.stats import adjust, estimate, family_q, simes
 from innerworks.text import Corpus, Document, Reading, TextBatch, read
 
 FAMILY = "llama"
@@ -418,6 +420,39 @@ def test_one_very_frequent_type_decides_nothing() -> None:
     assert {type_bucket(f"word {i}") for i in range(2000)} == set(range(BUCKETS))
 
 
+# --- shares of firings --------------------------------------------------------------------------------------------
+
+
+def of_shares(shares: np.ndarray, floor: float, least: float) -> numbers.Numbers:
+    """Of shares `[document, candidate]`."""
+    sums = (shares.sum(axis=0), (shares**2).sum(axis=0), (shares > 0).sum(axis=0), np.full(shares.shape[1], len(shares)))
+    return numbers.of_shares(*(np.asarray(x, dtype=float) for x in sums), floor=floor, least=least)
+
+
+def test_shares_without_any_spread_are_as_sure_as_there_are_documents() -> None:
+    for n in (12, 40):
+        found = of_shares(np.ones((n, 1)), 0.5, 0.95)
+        assert found.p[0] == pytest.approx(0.5**n) and found.high[0] == found.effect[0] == 1
+        assert found.low[0] == pytest.approx(0.025 ** (1 / n))  # Clopper and Pearson
+    assert of_shares(np.ones((40, 1)), 0.95, 0.95).p[0] == pytest.approx(0.95**40) and 0.95**40 > 0.1
+    assert of_shares(np.full((40, 1), 0.94), 0.5, 0.95).p[0] == 1  # sure, but not enough
+    one_short = np.ones((40, 1))
+    one_short[0] = 0.9
+    assert 0.5**40 < of_shares(one_short, 0.5, 0.95).p[0] < 1e-9
+
+
+def test_shares_that_are_hardly_ever_below_one_pass_no_more_often_than_they_may() -> None:
+    drawn = np.random.default_rng(0).random((40, 4000)) < 0.95  # at the floor
+    shares = drawn.astype(float)
+    by_t = numbers.Numbers.of(estimate(shares, ["text"] * 40), 0.95).p
+    found = of_shares(shares, 0.95, 0.0)
+    assert (by_t < 1e-6).mean() > 0.1  # all of them one
+    assert (found.p <= 0.05).mean() <= 0.05 and (found.low <= 0.95).mean() > 0.97 and (found.high >= 0.95).mean() > 0.97
+    assert (found.mde > 0.999).all()  # 40 documents find nothing at p .005
+    reached = of_shares(np.full((40, 1), 0.75), 0.5, 0.0).mde
+    assert of_shares(np.tile(reached, (40, 1)), 0.5, 0.0).p[0] == pytest.approx(0.005, rel=1e-3)
+
+
 # --- pairs of tokens ----------------------------------------------------------------------------------------------
 
 PAIRED = ("pair", "its second", "its first, one later", "pair, and its second now and then", "noise")
@@ -543,6 +578,19 @@ def test_dead_neurons_are_those_that_cannot_fire(
     assert labels == {f"L{layer}N{neuron}" for layer, neuron in silent} >= planted  # a few never fire on these few words
     (share,) = [row for row in rows if row.measure == "dead_share" and row.site == "model"]
     assert share.note.startswith(f"{len(silent)} of 144") and share.value == len(silent) / 144
+
+
+def test_forty_documents_show_that_a_neuron_is_dead_beside_all_other_kinds_or_that_none_is() -> None:
+    arrays = {"peak": np.ones((3, 2, 1, 4)), "there": np.ones(1, dtype=bool)}
+    about = {"documents": [40, 40]}
+    for dead_ones in (0, 1):
+        arrays["peak"][..., :dead_ones] = 0
+        dying = dead.candidates(arrays, about)
+        assert dying is not None and len(dying.places) == dead_ones
+        q = family_q({kind.behaviour: np.ones(5) for kind in KINDS} | {"dead_neuron": dying.p})["dead_neuron"]
+        assert (q <= 0.05).all()
+        rows = dead.findings(arrays, about, dying, q)
+        assert judge(LEDGER["F8"], frame(rows)).verdict == ("holds" if dead_ones else "does not hold")
 
 
 # --- strongest ----------------------------------------------------------------------------------------------------

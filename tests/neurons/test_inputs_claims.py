@@ -7,6 +7,7 @@ import pytest
 
 from innerworks.claims import LEDGER, Verdict, judge
 from innerworks.findings import Finding, frame
+from innerworks.neurons.inputs import polysemy
 
 
 def row(behaviour: str, measure: str, site: str = "L1N7", **changes: Any) -> Finding:
@@ -65,12 +66,30 @@ def test_dead_neurons_are_asked_of_models_with_relu_only() -> None:
     assert verdict("F8", dead).verdict == "holds"
 
 
-def test_detectors_need_to_lie_early_for_the_claim_to_hold_whole() -> None:
+def test_that_every_neuron_fires_somewhere_is_a_certain_no() -> None:
+    count: dict[str, Any] = {
+        "site": "model",
+        "unit": "share of neurons",
+        "floor": 0.0,
+        "p": None,
+        "mde": None,
+        "q": None,
+        "rung": 0,
+    }
+    none = row("dead_neuron", "dead_share", **count, value=0.0, effect=0.0, note="0 of 144: exactly zero at every token")
+    found = verdict("F8", none)
+    assert (found.verdict, found.evidence[0].answer) == ("does not hold", "no") and "0 of 144" in found.summary
+    some = replace(none, value=0.1, effect=0.1)
+    assert verdict("F8", some).verdict == "not measured"  # one was zero all along, but too few documents tell
+
+
+def test_that_detectors_lie_early_is_told_and_not_tested() -> None:
     detector = row("token_detector", "on_triggers", effect=0.99, floor=0.95)
     shape = {"site": "model", "floor": 0.5, "rung": 0, "q": None, "n": 40}
-    early = row("polysemantic_neuron", "early_share", **shape, effect=0.9, p=1e-5)
+    early = polysemy._early(9, 10)
+    assert (early.effect, early.effect_low, early.effect_high, early.n, early.p) == (0.9, 0.9, 0.9, 10, None)
     several = row("polysemantic_neuron", "several_tokens", **{**shape, "n": 2}, effect=0.95, p=None)
     common = row("token_neuron", "variance_explained", effect=0.8, floor=0.66)
     found = verdict("F7", detector, early, several, common)
-    assert [one.answer for one in found.evidence] == ["yes", "yes", "yes", "open", "open"]
-    assert found.verdict == "holds in part" and found.evidence[3].number == 0.95
+    assert [one.answer for one in found.evidence] == ["yes", "open", "yes", "open", "open"]
+    assert found.verdict == "holds in part" and (found.evidence[1].number, found.evidence[3].number) == (0.9, 0.95)

@@ -6,7 +6,7 @@ What each clause reads: a behaviour and a measure of `findings.parquet`. A claus
 from typing import TYPE_CHECKING
 
 from innerworks.claims.claim import Claim, Clause
-from innerworks.claims.rules import more, share, some
+from innerworks.claims.rules import counted, more, share, some
 
 if TYPE_CHECKING:
     import polars
@@ -134,8 +134,15 @@ NEURONS = (
                 ("token_detector", "pair_detector"),
                 measure="on_triggers",
             ),
-            more("most of these lie in the first half of the layers", "polysemantic_neuron", "early_share"),
-            some("neurons of whose variance single common tokens explain half", "token_neuron", measure="variance_explained"),
+            more(
+                "most of these lie in the first half of the layers (told, not tested: neurons of one layer are not independent)",
+                "polysemantic_neuron",
+                "early_share",
+                denies=False,
+            ),
+            some(
+                "neurons of whose variance single common tokens explain two thirds", "token_neuron", measure="variance_explained"
+            ),
             more(
                 "most early neurons are strongest on several different tokens (told, not tested: so is nearly any random neuron)",
                 "polysemantic_neuron",
@@ -151,7 +158,9 @@ NEURONS = (
         statement="Models with ReLU have neurons that never fire.",
         citation="Voita et al. 2023, arXiv:2309.04827",
         applies=without_relu,
-        clauses=(some("neurons that are zero at every token of the text", "dead_neuron", measure="never_fires"),),
+        clauses=(
+            counted("neurons that are zero at every token of the text", "dead_neuron", measure="never_fires", count="dead_share"),
+        ),
     ),
     Claim(
         id="F9",

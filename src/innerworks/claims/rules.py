@@ -60,6 +60,26 @@ def some(says: str, behaviours: str | Sequence[str], *, rung: int = 1, measure: 
     return Clause(says=says, ask=ask)
 
 
+def counted(says: str, behaviour: str, *, measure: str, count: str) -> Clause:
+    """Are there parts of a kind, where all were looked at and counted: some, or for certain none?
+
+    count: the measure of the model's share of parts that look so. Where it is zero, each of them was seen to be otherwise; that
+    is no estimate, and takes no power.
+    """
+    found = some(says, behaviour, measure=measure)
+
+    def ask(findings: "polars.DataFrame") -> Evidence:
+        import polars as pl
+
+        shares = findings.filter(_of((behaviour,)) & (pl.col("measure") == count) & (pl.col("site") == "model"))
+        if shares.is_empty() or shares["value"][0] > 0:
+            return found.ask(findings)
+        row = shares.row(0, named=True)
+        return _evidence(says, "no", str(row["note"]), row, ())
+
+    return Clause(says=says, ask=ask)
+
+
 def more(
     says: str,
     behaviour: str,

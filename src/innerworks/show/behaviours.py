@@ -329,7 +329,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
         Behaviour(
             name="token_neuron",
             title="common tokens",
-            says="is explained by a few common tokens, by half or more",
+            says="is explained by a few common tokens, by two thirds or more",
             meaning="Most of what it does can be told from which of the most frequent tokens stands there.",
             source="Gurnee et al. 2024, arXiv:2401.12181",
             colour="#B0652B",

@@ -1,8 +1,8 @@
 """Which neurons never fire?
 
 1. A neuron is *dead* if it is exactly zero at every token of the text: on discovery for a candidate, on confirmation for a label.
-   That it never fired in n documents shows that it fires in less than one in ten of them with `p = .9 ** n` (Voita et al. 2023,
-   arXiv:2309.04827).
+   That it never fired in n documents shows that it fires in less than one in five of them with `p = .8 ** n` (Voita et al. 2023,
+   arXiv:2309.04827). Where no neuron is zero all along there is no dead one for certain: each was seen to fire.
 2. Where activations fall below zero (no plain ReLU) and none is exactly zero all along (as in gated ReLU), the question does not
    apply. There the *near-dead* are counted: neurons whose largest write over the text, `max |a| * |w_out|`, is below a thousandth
    of the median norm of the stream behind their layer.

@@ -1,8 +1,8 @@
 """Which neurons respond to what? From means over documents to labels at rung 1, as pure arithmetic on arrays.
 
 1. Candidates: neurons whose effect on discovery exceeds the floor in every test of the kind (`kinds.py`), the 1,000 largest at
-   most; for token detectors all that have triggers.
-2. On confirmation each candidate is tested against the floor; with several tests p is the largest.
+   most; for detectors all that have triggers which twelve documents of confirmation hold.
+2. On confirmation each candidate is tested against the floor; with several tests p is the largest (`numbers.py`).
 3. False discoveries are controlled over kinds and neurons together (`stats.family_q`).
 4. Candidates that twelve units can decide become rows, one for each test. Of all neurons there is one row per kind and test,
    `ceiling`: the largest effect that any of them may have (upper bounds over all together), from which a "there is none" follows.
@@ -18,10 +18,11 @@ from jaxtyping import Int
 from innerworks.findings import Finding
 from innerworks.model.study import Kept
 from innerworks.neurons.inputs import buckets, dead, polysemy
-from innerworks.neurons.inputs.detectors import SHARES
+from innerworks.neurons.inputs.detectors import SHARES, SUMS
 from innerworks.neurons.inputs.kinds import COUNTED, KINDS, OVER_TYPES, SHIFT, Kind, Test
+from innerworks.neurons.inputs.numbers import Numbers, of_shares
 from innerworks.sites import Site
-from innerworks.stats import CONSTANTS, Array, Estimate, estimate, estimate_from_sums, family_q
+from innerworks.stats import CONSTANTS, Array, Estimate, estimate, family_q
 
 MOST = 1000  # candidates of a kind
 MATERIAL = {
@@ -46,33 +47,6 @@ NULL = {
 }
 
 Places = Int[np.ndarray, "candidate 2"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """What a test says of each candidate."""
-
-    effect: Array
-    low: Array
-    high: Array
-    p: Array
-    mde: Array
-    n: Array
-    df: Array
-
-    @classmethod
-    def of(cls, found: Estimate, floor: float) -> "Numbers":
-        """From an estimate with one entry per candidate."""
-        size = found.mean.shape
-        return cls(
-            effect=found.mean,
-            low=found.low,
-            high=found.high,
-            p=found.p_above(floor),
-            mde=found.mde(floor),
-            n=np.full(size, float(found.n)),
-            df=np.full(size, float(found.df)),
-        )
 
 
 def candidates(discovery: Sequence[np.ndarray], floors: Sequence[float], *, most: int = MOST) -> Places:
@@ -151,34 +125,20 @@ def _at(found: Estimate, places: Places) -> Estimate:
 
 
 def _detectors(kind: Kind, arrays: Mapping[str, np.ndarray]) -> Tested:
-    """Shares over the documents that have something to count: as many as there are, for each neuron."""
+    """Shares over the documents that have something to count: as many as there are, for each neuron.
+
+    Those that too few documents can decide are not tried: how many there are says nothing of the shares in them.
+    """
     (sort,) = {test[0] for test in kind.tests}
-    places = np.argwhere(arrays[sort][..., 0] >= 0)
+    units = arrays["share_units"][[SHARES.index(test) for test in kind.tests]]
+    places = np.argwhere((arrays[sort][..., 0] >= 0) & (units >= CONSTANTS.least_units).all(axis=0))
     where = tuple(places.T)
     tests = {}
     for test, floor in kind.tests.items():
-        share = SHARES.index(test)
-        total, squares, positive, units = (arrays[name][share][where].astype(np.float64) for name in _SHARE_SUMS)
-        tests[test] = _by_count(total, squares, positive, units, floor)
+        sums = (arrays[name][SHARES.index(test)][where].astype(np.float64) for name in SUMS)
+        tests[test] = of_shares(*sums, floor=floor, least=kind.least)
     count = (arrays[sort][where] >= 0).sum(axis=-1)
     return Tested(places=places, tests=tests, floors=kind.tests, notes=[f"{sort}: {n}" for n in count])
-
-
-_SHARE_SUMS = ("share", "share_squared", "share_positive", "share_units")
-
-
-def _by_count(total: Array, squares: Array, positive: Array, units: Array, floor: float) -> Numbers:
-    """Estimates of components that have different numbers of units."""
-    parts = {name: np.zeros(len(total)) for name in ("effect", "low", "high", "mde", "n", "df")} | {"p": np.ones(len(total))}
-    for n in np.unique(units):
-        mine = units == n
-        if n < 2:
-            continue
-        found = estimate_from_sums(total[None, mine], squares[None, mine], positive[None, mine], np.array([n]))
-        numbers = Numbers.of(found, floor)
-        for name in parts:
-            parts[name][mine] = getattr(numbers, name)
-    return Numbers(**parts)
 
 
 # --- rows --------------------------------------------------------------------------------------------------------

@@ -4,17 +4,16 @@
    contexts of a half, one per document, on the side of zero where its peak is. One means a detector; eight, that no single token
    is what it wants. That is a description, without a p: random neurons are strongest on several tokens, too, so that no null
    would make a test of it; and it does not say whether the tokens are related (Gurnee et al. 2023, arXiv:2305.01610).
-2. *Early share*: how many of the labelled token detectors lie in the first half of the layers; p is that of half (binomial).
+2. *Early share*: how many of the labelled token detectors lie in the first half of the layers. A description, too: neurons of one
+   layer read the same stream and are not so many independent witnesses.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtrc, betaincinv
 
 from innerworks.findings import Finding
-from innerworks.stats import CONSTANTS
 
 HALF = 0.5
 SEVERAL = 2  # different tokens
@@ -53,18 +52,16 @@ def _described(measure: str, site: str, halves: np.ndarray, *, layer: int | None
 
 
 def _early(early: int, labels: int) -> Finding:
-    level = CONSTANTS.level / 2
-    low = float(betaincinv(early, labels - early + 1, level)) if early else 0.0
-    high = float(betaincinv(early + 1, labels - early, 1 - level)) if early < labels else 1.0
+    share = early / labels
     return Finding(
         **_shape("early_share", "share of detectors", HALF),
         site="model",
-        value=early / labels,
-        effect=early / labels,
-        effect_low=low,
-        effect_high=high,
+        value=share,
+        effect=share,
+        effect_low=share,
+        effect_high=share,
         n=labels,
-        p=float(bdtrc(early - 1, labels, HALF)) if early else 1.0,
+        p=None,
         mde=None,
         note=f"{early} of {labels} token detectors lie in the first half of the layers",
     )
