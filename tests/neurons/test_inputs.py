@@ -22,9 +22,10 @@ from innerworks.neurons.inputs.design import BUCKETS, TESTED, Design, type_bucke
 from innerworks.neurons.inputs.detectors import BITS, FIRES, SUMS
 from innerworks.neurons.inputs.fits import RIDGE
 from innerworks.neurons.inputs.kept import contexts
-from innerworks.neurons.inputs.kinds import KINDS, OVER_TYPES, SHARE
+from innerworks.neurons.inputs.kinds import KINDS, OVER_TYPES, SHARE, SHUFFLE
 from innerworks.neurons.inputs.limits import TAIL, Limits, sample
 from innerworks.neurons.inputs.shift import follows_position, shifted
+from innerworks.neurons.inputs.shuffle import follows_the_token_before, shuffled
 from innerworks.neurons.inputs.study import effects
 from innerworks.neurons.inputs.watch import EVERY, TESTS
 from innerworks.scan.engine import begin, observe
@@ -418,6 +419,68 @@ def test_one_very_frequent_type_decides_nothing() -> None:
     found = buckets.estimate(arrays, {"types": n}, "alphabet", 0.08)
     assert (found.mean > 0.8).all() and (found.p_above(0.08) > 0.1).all()
     assert {type_bucket(f"word {i}") for i in range(2000)} == set(range(BUCKETS))
+
+
+# --- the token before, or what stands behind it -------------------------------------------------------------------
+
+ARTICLES, OTHERS, FREQUENT = 2, 64, 4  # of WORDS; the other 30 are nouns, each as frequent as most of the others
+BEHIND = ("a noun", "behind an article", "noise")
+
+
+@pytest.fixture(scope="module")
+def grammar(tokenizer_of: Callable[..., Any]) -> tuple[Any, Reading, list[str]]:
+    """A language in which nouns stand behind one of two articles, and its words in another order."""
+    rng = np.random.default_rng(1)
+    words = rng.permutation(WORDS).tolist()
+    articles, others, nouns = words[:ARTICLES], words[ARTICLES : ARTICLES + OTHERS], words[ARTICLES + OTHERS :]
+    chance = np.array([1 / 12] * FREQUENT + [2 / 3 / (OTHERS - FREQUENT)] * (OTHERS - FREQUENT))
+
+    def phrase() -> str:
+        return f"{rng.choice(articles)} {rng.choice(nouns)}" if rng.random() < 0.25 else str(rng.choice(others, p=chance))
+
+    def document() -> str:
+        return " ".join(phrase() for _ in range(60))
+
+    tokenizer = tokenizer_of(words=WORDS)
+    corpus = Corpus.of("made", [Document(id=str(i), text=document(), domain=f"domain {i % 4}") for i in range(64)])
+    return tokenizer, read(corpus, tokenizer, vocab=320, max_positions=192, sequences=24), words
+
+
+def test_what_fires_at_nouns_is_not_told_by_the_article_before(
+    grammar: tuple[Any, Reading, list[str]], tiny_hf: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, reading, words = grammar
+    ids = torch.tensor(tokenizer.convert_tokens_to_ids(words))
+
+    def fires(tokens: Tensor) -> Tensor:
+        rng = torch.Generator().manual_seed(int(tokens.sum()))
+        noun = torch.isin(tokens, ids[ARTICLES + OTHERS :])
+        behind = torch.isin(tokens.roll(1, dims=1), ids[:ARTICLES])
+        rules = torch.stack([noun, behind, torch.zeros_like(noun)], dim=-1)
+        return rules + 0.3 * torch.randn(rules.shape, generator=rng)
+
+    def run(tokens: Tensor, *, mask: Tensor, watch: Any, logits: str) -> None:
+        for _, look in watch:
+            look(fires(tokens), slice(None))
+
+    hf = tiny_hf(FAMILY)
+    one, state = through((tokenizer, reading), hf, lambda batch: fires(batch.tokens), len(BEHIND))
+    model = Model(hf, tokenizer, certified=False)
+    monkeypatch.setattr(model, "run", run)
+    texts = shuffled(model, reading, documents=16, generator=np.random.default_rng(0))
+    mixed = [sorted(row[mask].tolist()) for batch in texts for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+    units = [unit for batch in texts for unit in batch.units.tolist()]
+    assert mixed == [sorted(next(one.tokens for one in reading.windows if one.unit == unit)) for unit in units]
+    assert len(set(units)) == 16 and {reading.units[unit].half for unit in units} == {"confirmation"}
+    arrays, about = effects(one.design, state, one.frozen(state))
+    neurons = [(0, 0), (0, 1), (0, 2)]
+    gain = follows_the_token_before(model, one.design, state, one.frozen(state), neurons, texts)
+    arrays |= {"shuffle/neurons": np.array(neurons), "shuffle/gain": gain}
+    tested = decide._tested(next(kind for kind in KINDS if SHUFFLE in kind.tests), arrays, about)
+    assert tested is not None and sorted(tested.places[:, 1].tolist()) == [0, 1]  # by the text alone both would pass
+    order = np.argsort(tested.places[:, 1])
+    text, again = (tested.tests[test].p[order] for test in (("full", "previous_token"), SHUFFLE))
+    assert text.max() < 1e-4 and again[0] == 1 and again[1] < 1e-4
 
 
 # --- shares of firings --------------------------------------------------------------------------------------------

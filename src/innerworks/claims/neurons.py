@@ -193,7 +193,7 @@ NEURONS = (
         citation="Gurnee et al. 2024, arXiv:2401.12181",
         clauses=(
             some(
-                "neurons of whose variance the token before explains a share, beyond the current one",
+                "neurons of whose variance the token before explains a share, beyond the current one, in shuffled text, too",
                 "previous_token_neuron",
                 measure="variance_explained",
             ),

@@ -118,6 +118,7 @@ MEASURES: dict[str, Measure] = {
     "variance_explained": _looks("variance explained beyond all other features", decides=True),
     "over_types": _looks("variance explained, with kinds of token in place of documents", decides=True),
     "shifted": _looks("variance that goes with the position when the text is shifted", decides=True),
+    "shuffled": _looks("variance that the token before explains in shuffled text", decides=True),
     "on_triggers": _looks("firings that are on its triggers", decides=True),
     "triggers_fire": _looks("occurrences of its triggers that fire it", decides=True),
     "others_silent": _looks("occurrences of a trigger's last token behind other tokens that do not fire it", decides=True),

@@ -19,7 +19,7 @@ from innerworks.findings import Finding
 from innerworks.model.study import Kept
 from innerworks.neurons.inputs import buckets, dead, polysemy
 from innerworks.neurons.inputs.detectors import SHARES, SUMS
-from innerworks.neurons.inputs.kinds import COUNTED, KINDS, OVER_TYPES, SHIFT, Kind, Test
+from innerworks.neurons.inputs.kinds import AGAIN, COUNTED, KINDS, OVER_TYPES, Kind, Test
 from innerworks.neurons.inputs.numbers import Numbers, of_shares
 from innerworks.sites import Site
 from innerworks.stats import CONSTANTS, Array, Estimate, estimate, family_q
@@ -31,10 +31,11 @@ MATERIAL = {
     OVER_TYPES: "text",
     "generated": "random",
     "shifted": "random",
+    "shuffled": "text",
     "triggers": "text",
     "pairs": "text",
 }
-MEASURE = {"shifted": "shifted", OVER_TYPES: OVER_TYPES}
+MEASURE = {"shifted": "shifted", "shuffled": "shuffled", OVER_TYPES: OVER_TYPES}
 UNIT = {"triggers": "share", "pairs": "share"}
 NULL = {
     "full": "all other features",
@@ -42,6 +43,7 @@ NULL = {
     OVER_TYPES: "all other features, other token types",
     "generated": "the mean",
     "shifted": "the place before the shift",
+    "shuffled": "all other features, tokens shuffled",
     "triggers": "none",
     "pairs": "none",
 }
@@ -60,7 +62,7 @@ def candidates(discovery: Sequence[np.ndarray], floors: Sequence[float], *, most
 
 def findings(kept: Kept) -> list[Finding]:
     """Labels and candidates of every kind, ceilings, and what is told of dead and polysemantic neurons."""
-    arrays = {name: _there(kept, array) for name, array in kept.arrays.items()}
+    arrays = {name: array if "/" in name else _there(kept, array) for name, array in kept.arrays.items()}
     tested = {kind.behaviour: _tested(kind, arrays, kept.about) for kind in KINDS}
     tested = {name: one for name, one in tested.items() if one is not None}
     p = {name: np.max([numbers.p for numbers in one.tests.values()], axis=0) for name, one in tested.items()}
@@ -97,21 +99,25 @@ def _tested(kind: Kind, arrays: Mapping[str, np.ndarray], about: Mapping[str, An
     order = [tuple(test) for test in about["tests"]]
     if all(test[0] in COUNTED for test in kind.tests):
         return _detectors(kind, arrays)
-    if SHIFT in kind.tests and "shift/neurons" not in arrays:
-        return None  # without it, position is not told from what comes late
+    if any(test in kind.tests and f"{name}/neurons" not in arrays for test, name in AGAIN.items()):
+        return None  # without a filler in front, position is not told from what comes late
     picked = [(order.index(test), floor) for test, floor in kind.tests.items() if test in order]
     places = candidates([arrays["discovery"][i] for i, _ in picked], [floor for _, floor in picked])
     tests = {}
     for test, floor in kind.tests.items():
-        if test == SHIFT:
-            measured = {tuple(place): i for i, place in enumerate(arrays["shift/neurons"].tolist())}
-            gain = arrays["shift/gain"][:, [measured[tuple(place)] for place in places.tolist()]].astype(np.float64)
-            tests[test] = Numbers.of(estimate(gain, ["random"] * len(gain)), floor)
+        if test in AGAIN:
+            tests[test] = Numbers.of(_read_again(arrays, AGAIN[test], places), floor)
         elif test[0] == OVER_TYPES:
             tests[test] = Numbers.of(_at(buckets.estimate(arrays, about, test[1], floor), places), floor)
         else:
             tests[test] = Numbers.of(_at(_dense(arrays, about, order.index(test)), places), floor)
     return Tested(places=places, tests=tests, floors=kind.tests, notes=[""] * len(places))
+
+
+def _read_again(arrays: Mapping[str, np.ndarray], name: str, places: Places) -> Estimate:
+    measured = {tuple(place): i for i, place in enumerate(arrays[f"{name}/neurons"].tolist())}
+    gain = arrays[f"{name}/gain"][:, [measured[tuple(place)] for place in places.tolist()]].astype(np.float64)
+    return estimate(gain, [name] * len(gain))
 
 
 def _dense(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], test: int) -> Estimate:

@@ -25,6 +25,8 @@ DEAD = 0.80  # share of documents in which a dead neuron is shown never to fire;
 NEAR_DEAD = 1e-3  # of the median norm of the stream: a neuron that never writes more hardly writes at all
 
 SHIFT = ("shifted", "position")
+SHUFFLE = ("shuffled", "previous_token")
+AGAIN = {SHIFT: "shift", SHUFFLE: "shuffle"}  # what candidates are read again for -> where what it shows is kept
 OVER_TYPES = "over_types"  # with token types as units (`buckets.py`)
 COUNTED = ("triggers", "pairs")  # of tokens that fire a neuron shares are counted, not variance
 
@@ -45,7 +47,7 @@ KINDS = (
         behaviour="position_neuron",
         tests={("full", "position"): OF_POSITION, ("generated", "position"): GENERATED, SHIFT: SHIFTED},
     ),
-    Kind(behaviour="previous_token_neuron", tests={("full", "previous_token"): SHARE}),
+    Kind(behaviour="previous_token_neuron", tests={("full", "previous_token"): SHARE, SHUFFLE: SHARE}),
     Kind(behaviour="alphabet_neuron", tests={("types", "alphabet"): ALPHABET, (OVER_TYPES, "alphabet"): ALPHABET}),
     Kind(behaviour="token_class_neuron", tests={("types", "token_class"): CLASS, (OVER_TYPES, "token_class"): CLASS}),
     Kind(behaviour="token_neuron", tests={("full", "token"): SINGLE}),

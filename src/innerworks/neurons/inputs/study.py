@@ -1,7 +1,8 @@
 """What all feed-forward neurons respond to, as a study of a scan.
 
 1. The pass (`watch.py`): fits on discovery, tests on confirmation, strongest contexts.
-2. Candidates for position are read again behind a filler (`shift.py`).
+2. Candidates for position are read again behind a filler (`shift.py`), those for the token before in shuffled text
+   (`shuffle.py`).
 3. What is kept is small enough for an atlas: per test and neuron a mean over documents with its standard error; contexts; a
    histogram.
 """
@@ -21,13 +22,14 @@ from innerworks.neurons.inputs import buckets, decide
 from innerworks.neurons.inputs.design import Design
 from innerworks.neurons.inputs.fits import Fit, gains_from_sums
 from innerworks.neurons.inputs.kept import contexts, described
-from innerworks.neurons.inputs.kinds import KINDS, SHIFT
+from innerworks.neurons.inputs.kinds import KINDS, SHIFT, SHUFFLE, Test
 from innerworks.neurons.inputs.shift import follows_position, shifted
+from innerworks.neurons.inputs.shuffle import follows_the_token_before, shuffled
 from innerworks.neurons.inputs.watch import FITS, TESTS, Frozen, Inputs, fit_of, freeze, sums
 from innerworks.stats import estimate_from_sums
 from innerworks.text.reading import BATCH
 
-SEQUENCES = {"quick": 16, "standard": 32, "full": 32}  # that are read again behind a filler
+READ_AGAIN = {"quick": 16, "standard": 32, "full": 32}  # sequences behind a filler, and shuffled documents
 NONE = "no layer has a plain feed-forward: all are mixtures of experts"
 
 
@@ -41,7 +43,7 @@ class NeuronInputs:
         return [Inputs(model)] if model.anatomy.neurons else []
 
     def measure(self, given: Given) -> Kept:
-        """Effects over documents, contexts, and the shift."""
+        """Effects over documents, contexts, and what is read again."""
         if not given.model.anatomy.neurons:
             return Kept(about={"not measured": NONE})
         state, reading = given.states[Inputs.name], given.reading
@@ -53,6 +55,7 @@ class NeuronInputs:
         about["documents"] = state["documents"].long().tolist()
         arrays |= of_types | described(given.model, state, frozen) | contexts(design, reading, state)
         more, why = _shift(given, arrays, state, frozen)
+        more |= _shuffle(given, design, arrays, state, frozen)
         return Kept(arrays=arrays | more, about=about | why)
 
     def findings(self, kept: Kept, units: Units, before: Sequence[Finding]) -> list[Finding]:
@@ -114,15 +117,34 @@ def _shift(
     given: Given, arrays: dict[str, np.ndarray], state: State, frozen: Frozen
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read candidates for position again behind a filler."""
-    kind = next(kind for kind in KINDS if SHIFT in kind.tests)
-    tests = [(TESTS.index(test), floor) for test, floor in kind.tests.items() if test != SHIFT]
-    candidates = decide.candidates([arrays["discovery"][i] for i, _ in tests], [floor for _, floor in tests])
-    texts = shifted(given.model, given.reading, sequences=SEQUENCES[given.depth])
+    candidates = _candidates(SHIFT, arrays)
+    texts = shifted(given.model, given.reading, sequences=READ_AGAIN[given.depth])
     if texts is None:
         return {}, {"no shift": "the model's context has no room for a filler"}
     found = np.zeros((len(texts.tokens), 0), dtype=np.float32)
     if len(candidates):
         tally = Tally(says=lambda done, total: given.step(done, total, "batches"), total=-(-len(texts.tokens) // BATCH))
-        neurons = [(int(layer), int(neuron)) for layer, neuron in candidates]
-        found = follows_position(given.model, state, frozen, neurons, texts, step=tally)
+        found = follows_position(given.model, state, frozen, _pairs(candidates), texts, step=tally)
     return {"shift/neurons": candidates, "shift/gain": found}, {}
+
+
+def _shuffle(given: Given, design: Design, arrays: dict[str, np.ndarray], state: State, frozen: Frozen) -> dict[str, np.ndarray]:
+    """Read candidates for the token before again in shuffled documents."""
+    candidates, generator = _candidates(SHUFFLE, arrays), np.random.default_rng(given.seed)
+    texts = shuffled(given.model, given.reading, documents=READ_AGAIN[given.depth], generator=generator)
+    found = np.zeros((sum(len(batch.units) for batch in texts), 0), dtype=np.float32)
+    if len(candidates):
+        tally = Tally(says=lambda done, total: given.step(done, total, "batches"), total=len(texts))
+        found = follows_the_token_before(given.model, design, state, frozen, _pairs(candidates), texts, step=tally)
+    return {"shuffle/neurons": candidates, "shuffle/gain": found}
+
+
+def _candidates(again: Test, arrays: dict[str, np.ndarray]) -> decide.Places:
+    """The candidates of the kind that asks for this other reading."""
+    kind = next(kind for kind in KINDS if again in kind.tests)
+    tests = [(TESTS.index(test), floor) for test, floor in kind.tests.items() if test != again]
+    return decide.candidates([arrays["discovery"][i] for i, _ in tests], [floor for _, floor in tests])
+
+
+def _pairs(places: decide.Places) -> list[tuple[int, int]]:
+    return [(int(layer), int(neuron)) for layer, neuron in places]
