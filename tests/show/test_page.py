@@ -105,7 +105,7 @@ def test_the_page_of_a_member_of_a_family(rich_atlas: Atlas):
 def test_summary_folds_families_and_tells_facts(rich_atlas: Atlas):
     text = printed(page.summary(rich_atlas), width=160)
     rows = {line.split("  ")[0].strip(): line.split() for line in text.splitlines() if line.strip()}
-    assert rows["syntactic relations"][2:5] == ["3", "–", "–"] and "nsubj" in rows["syntactic relations"]
+    assert rows["syntactic relations"][2:5] == ["2", "–", "–"] and "nsubj" in rows["syntactic relations"]
     assert rows["domains"][1:4] == ["1", "1", "0"] and rows["copying"][1:4] == ["1", "–", "–"]
     assert "nsubj →" not in text and "How heads work together" in text
     assert "Massive activation (on real text): 2 of 3 above the floor of 100" in text

@@ -213,6 +213,7 @@ def test_plugged_in_figures_take_what_their_studies_keep():
         ),
         "composition": ({}, {}),
         "streaming": ({"divergence/sinks_4": np.ones((4, 16))}, {}),
+        "geometry": ({"z": np.ones((2, 3)), "turned": np.ones(2)}, {}),
     }
     suppressors = [
         replace(attention("copy_suppression", "text", layer, head), measure=measure, effect=effect)

@@ -219,14 +219,14 @@ def _absent(says: str, rows: "polars.DataFrame", phantom: bool) -> Evidence:
         reasons += [] if any(excluded for excluded, _ in verdicts) else [min(bound for _, bound in verdicts)]
     if not reasons and phantom:
         return _evidence(says, "no", f"none: the largest effect is {best['effect']:.3f}, floor {best['floor']:g}", best, ())
-    bound = max(reasons, default=float("nan"))
-    why = (
-        f"underpowered: effects up to {bound:.3f} not excluded"
-        if reasons
-        else "none found, but this kind's phantoms have not had their 60 draws"
-    )
-    if bound == float("inf"):
+    if not reasons:
+        why = "none found, but this kind's phantoms have not had their 60 draws"
+    elif (bound := max(reasons)) == float("inf"):
         why = f"none found: the largest effect is {best['effect']:.3f}; how small a one would have been seen is not known"
+    elif best["unit"].startswith("share") and bound > 1:
+        why = "underpowered: no effect is excluded"
+    else:
+        why = f"underpowered: effects up to {bound:.3f} not excluded"
     return _evidence(says, "open", why, best, ())
 
 

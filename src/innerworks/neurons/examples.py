@@ -96,7 +96,7 @@ def _contexts(
     found = []
     places = [arrays[f"{name}_{what}"][at].tolist() for what in ("unit", "window", "position", "value")]
     for unit, window, position, value in list(zip(*places, strict=True))[:CONTEXTS]:
-        if unit < 0:
+        if unit < 0 or not value:  # a dead neuron is strongest nowhere
             continue
         tokens = windows[unit][window].tokens
         start = max(0, position - BEFORE)

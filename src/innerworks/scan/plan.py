@@ -53,11 +53,12 @@ class Plan:
     def in_words(self) -> str:
         """Return it as a few lines for a person."""
         minutes = max(1, round(self.seconds / 60))
+        time = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"
         return (
             f"{self.model}, {self.parameters / 1e6:,.0f} M parameters, depth {self.depth}: {self.says}.\n"
             f"{self.documents} documents and generated repeats, {self.tokens:,} tokens; then about {self.ablations} ablations.\n"
-            f"This machine reads {self.tokens_per_second:,.0f} tokens/s: "
-            f"about {minutes} min and {self.gigabytes:.1f} GB of memory."
+            f"This machine reads {self.tokens_per_second:,.0f} tokens/s now: "
+            f"about {time} and {self.gigabytes:.1f} GB of memory."
         )
 
 

@@ -35,6 +35,10 @@ def rows_of(atlas: Atlas, site: str | Site) -> pl.DataFrame:
     rows = of_dimensions.filter(pl.col("site") == name)
     if rows.is_empty():
         some = ", ".join(of_dimensions.sort("effect", descending=True)["site"].unique(maintain_order=True).head(4))
-        tested = f"Only what sticks out is: here {some} most." if some else "No dimension of this atlas was."
+        tested = (
+            f"Only what sticks out is: here {some} most."
+            if some
+            else "This atlas holds nothing of the stream: scan with --only residual."
+        )
         raise UnknownSite(f"{name} was not tested. {tested}")
     return rows

@@ -78,6 +78,7 @@ def sentences(told: Facts) -> list[str]:
 
 
 def _sentence(scores: Sequence[Score]) -> str:
+    scores = [score for score in scores if score.site != "model"] or scores  # what sums up the others is no place beside them
     first, above = scores[0], [score for score in scores if score.stands_out]
     what, kind = first.about.title, behaviour_of(first.behaviour)
     of = "" if kind.told or kind.family else f", {kind.plural}"

@@ -95,6 +95,8 @@ def _known(known: dict[str, Head], site: Site) -> str:
     if site.layer is None or site.head is None:
         raise UnknownSite(f"{site} is not an attention head: there are pages for heads, such as L3H0, and neurons, such as L3N0.")
     name = head_site(site.layer, site.head)
+    if not known:
+        raise UnknownSite(f"There is no page for {name}: this atlas has no attention heads; it was scanned without them.")
     if name not in known:
         layers = 1 + max((head.layer or 0 for head in known.values()), default=0)
         heads = 1 + max((head.index or 0 for head in known.values()), default=0)

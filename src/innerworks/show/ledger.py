@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from innerworks.atlas import Atlas
+from innerworks.claims import LEDGER
 from innerworks.claims.claim import VERDICTS
 from innerworks.errors import UsageError, near_misses
 
@@ -65,6 +66,8 @@ def ledger(atlas: Atlas) -> RenderableType:
 def claim_page(atlas: Atlas, claim: str) -> RenderableType:
     """One claim: what it says, the verdict, and each clause with its numbers."""
     known = {entry.id: entry for entry in entries(atlas)}
+    if claim.upper() in LEDGER and claim.upper() not in known:
+        raise UsageError(f"This atlas was written before claim {claim.upper()} was known. Scan the model again.")
     if claim.upper() not in known:
         raise UsageError(f"The ledger holds no claim {claim!r}.{near_misses(claim.upper(), known)} It holds {', '.join(known)}.")
     entry = known[claim.upper()]

@@ -26,7 +26,10 @@ from innerworks.sites import Site
 _RUNG_MARKS = {0: "·", 1: "○", 2: "◉", 3: "●"}
 _RUNG_STYLES = {0: "dim", 1: "", 2: "bold cyan", 3: "bold green"}
 PARTNERS_SHOWN = 12
-LEGEND = "✓ above its floor by its test. Effects are scores less their nulls, with 95 % intervals."
+LEGEND = (
+    f"✓ this row is above its floor by its test; a label needs that of all rows of its kind, and q ≤ .05 ({numbers.NOTHING}: no "
+    "candidate). Effects are scores less their nulls, with 95 % intervals."
+)
 
 
 # --- the whole scan ----------------------------------------------------------------------------------------------
@@ -62,9 +65,10 @@ def _found(headline: str, found: Sequence[Verdict], told: Sequence[Facts]) -> li
 
 def _counts(one: Kindred) -> tuple[str | Text, ...]:
     style = "dim" if one.behaviour.quiet or not one.labels else ""
-    causal = [str(one.at_least(rung)) if one.tried else numbers.NOTHING for rung in (2, 3)]
+    parts = {rung: len({head.site for head in one.labels if head.rung >= rung}) for rung in (1, 2, 3)}
+    causal = [str(parts[rung]) if one.tried else numbers.NOTHING for rung in (2, 3)]
     marks = " ".join(_mark(head, named=one.is_family) for head in one.labels[: 3 if one.is_family else 4])
-    words = (one.behaviour.title, str(one.at_least(1)), *causal, marks)
+    words = (one.behaviour.title, str(parts[1]), *causal, marks)
     return tuple(Text(part, style=style) for part in words)
 
 

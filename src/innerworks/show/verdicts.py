@@ -71,6 +71,10 @@ class Score:
         tested = self.q if self.q is not None else self.p
         return numbers.known(self.effect) and self.effect > self.floor and tested is not None and tested <= LEVEL
 
+    def beyond(self, number: float) -> bool:
+        """Is this more than such a score can be? A share is 1 at most, whatever its estimate: a bound above says nothing."""
+        return self.unit.startswith("share") and number > 1
+
     @property
     def series(self) -> Series:
         """What it shares with the same score of other heads."""
@@ -187,7 +191,7 @@ class Verdict:
         """By material, the effect that would have been found in any of the heads (the largest `mde`)."""
         found: dict[str, float] = {}
         for score in (score for head in self.heads for score in head.deciding):
-            if score.mde is not None and numbers.known(score.mde):
+            if score.mde is not None and numbers.known(score.mde) and not score.beyond(score.mde):
                 found[score.material] = max(score.mde, found.get(score.material, score.mde))
         return found
 
@@ -422,7 +426,7 @@ def would_have_been_found(verdict: Verdict | Kindred) -> str:
     needed = [f"{numbers.rounded(least)} {where(material)}" for material, least in verdict.detectable.items()]
     if not needed:
         return ""
-    text = f"A head with an effect of at least {' and '.join(needed)} would be found about nine times in ten."
+    text = f"A {verdict.part[0]} with an effect of at least {' and '.join(needed)} would be found about nine times in ten."
     nearest = max((head for head in verdict.heads if not head.rung), key=lambda head: head.strength, default=None)
     if nearest is None:
         return text
@@ -431,13 +435,16 @@ def would_have_been_found(verdict: Verdict | Kindred) -> str:
         for score in nearest.deciding
         if score.measure == nearest.deciding[0].measure or score.material != nearest.deciding[0].material
     ]
-    return f"{text} The nearest was {nearest.site}: {', '.join(effects)}."
+    return f"{text} The nearest{' without a label' if verdict.labels else ''} was {nearest.site}: {', '.join(effects)}."
 
 
 def _none_above(verdict: Verdict) -> str:
     """Say how large the effect of any part may at most be, by each measure, and what most of them would have shown."""
     said = []
     for score in verdict.ceilings:
+        if score.beyond(score.high):
+            said.append(f"{where(score.material)} no effect is excluded (floor {numbers.constant(score.floor)})")
+            continue
         seen = f", and nine in ten would show one of {numbers.rounded(score.mde)}" if numbers.known(score.mde) else ""
         bound, unit = numbers.rounded(score.high), f" {score.unit}" if score.unit else ""
         said.append(f"{where(score.material)} none has more than {bound}{unit} (floor {numbers.constant(score.floor)}){seen}")
