@@ -33,7 +33,7 @@ class Parts:
     @classmethod
     def of(cls, units: Units) -> "Parts":
         """Deal the discovery half once more, within each domain."""
-        confirm = np.array([half == "confirmation" for _, _, half in units])
+        confirm = np.array([half == "confirmation" for _, _, half in units], dtype=bool)
         discovery = [(id, stratum) for id, stratum, half in units if half == "discovery"]
         dealt = deal_halves([id for id, _ in discovery], [stratum for _, stratum in discovery])
         choose = np.zeros(len(units), dtype=bool)
