@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from innerworks.stats import CONSTANTS, Selectivity
+from innerworks.stats import CONSTANTS, Necessity, Selectivity
 
 if TYPE_CHECKING:
     import polars
@@ -84,6 +84,21 @@ def frame(findings: Iterable[Finding]) -> "polars.DataFrame":
     schema = {name: getattr(pl, kind) for name, (kind, _) in COLUMNS.items()}
     rows = [asdict(finding) for finding in findings]
     return pl.DataFrame({name: [row[name] for row in rows] for name in COLUMNS}, schema=schema)
+
+
+def against_controls(found: Necessity) -> dict[str, Any]:
+    """The columns of rung 2 that come from its test: a harm, and what it is beyond that of controls."""
+    return {
+        "value": found.harm,
+        "effect": found.excess,
+        "effect_low": found.excess_low,
+        "effect_high": found.excess_high,
+        "n": found.n,
+        "df": found.df,
+        "null": found.control,
+        "p": found.p,
+        "mde": found.mde,
+    }
 
 
 def collateral(found: Selectivity, *, elsewhere: str, **place: Any) -> Finding:

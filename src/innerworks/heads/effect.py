@@ -16,7 +16,7 @@ metric at a time, so nothing is run that no decision needs.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from innerworks.findings import Finding, collateral, joined
+from innerworks.findings import Finding, against_controls, collateral, joined
 from innerworks.heads.bench import Bench
 from innerworks.heads.harms import harm_of, judged, material_of
 from innerworks.heads.labels import Key, Label, chosen, labels_of
@@ -113,21 +113,13 @@ def _necessity_row(
     against = "control heads" if measure != "joint_harm" else "control groups"
     return Finding(
         **one.label.place,
+        **against_controls(found),
         target=target,
         measure=measure,
         material=material_of(one.harm.metric),
-        value=found.harm,
         unit=one.harm.unit,
-        effect=found.excess,
-        effect_low=found.excess_low,
-        effect_high=found.excess_high,
-        n=found.n,
-        df=found.df,
-        null=found.control,
         null_kind="none" if stopped else against,
         floor=CONSTANTS.harm_floor,
-        p=found.p,
-        mde=found.mde,
         q=q,
         ablation="mean",
         note=joined(one.harm.words, stopped or note, few),

@@ -16,6 +16,7 @@ import numpy as np
 from innerworks.findings import Finding
 from innerworks.model.model import Model
 from innerworks.model.observe import Instrument, State
+from innerworks.model.tally import Tally
 from innerworks.text import Reading
 
 Units = Sequence[Sequence[str]]  # of a reading, in its order: (id, stratum, material, half)
@@ -42,6 +43,10 @@ class Given:
     saved: Kept | None = None  # what this study had measured before an interruption
     save: Callable[[Kept], None] = lambda kept: None  # called with what is measured so far, as often as it likes
     step: Callable[[int, int | None, str], None] = lambda done, total, unit: None  # progress: 3 of 20 heads; None: not known yet
+
+    def tally(self, total: int, unit: str, *, done: int = 0) -> Tally:
+        """Count what is done, of how much, and say so."""
+        return Tally(says=lambda so_far, of: self.step(so_far, of, unit), total=total, done=done)
 
 
 @runtime_checkable

@@ -23,10 +23,10 @@ from innerworks.text.repeats import LENGTH
 TRIAL_TOKENS = 256
 OBSERVED = 1.35  # forwards that observing costs, in plain forwards (budget)
 SETS = 2.5  # of heads that are ablated, where every label is tried: so many for each head of the specimen
-STREAM = {"quick": 0.3, "standard": 0.6, "full": 8.0}  # the same of the residual stream
 #: forwards of each token beside the pass. Only standard is measured, and of it 4.4; ablations of labels by what they respond to
 #: are counted: 25 ways and 40 controls on 768 tokens (full: 126 and none on 10,240), each three quarters of a forward.
 NEURONS = {"quick": 1.0, "standard": 5.6, "full": 33.0}
+STREAM = {"quick": 0.3, "standard": 0.6, "full": 8.0}  # the same of the residual stream
 KEPT = 900  # bytes for each head and document
 SUMMED = 2300  # bytes for each neuron
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding, joined
+from innerworks.findings import Finding, against_controls, joined
 from innerworks.heads.composition.measure import key
 from innerworks.heads.composition.plan import Plan
 from innerworks.heads.composition.written import Sender
@@ -91,19 +91,11 @@ def _against_controls(
     measure: str, plan: Plan, some: tuple[Sender, ...], fall: Array, controls: Array, overlap: float
 ) -> Finding:
     found = necessity(fall, controls, _strata(fall), overlap=overlap, floor=FLOORS[measure])
+    few = {} if len(controls) >= LEAST_CONTROLS else {"p": 1.0}
     return Finding(
-        **_place(measure, plan, some),
-        value=found.harm,
+        **{**_place(measure, plan, some), **against_controls(found), **few},
         unit="probability",
-        effect=found.excess,
-        effect_low=found.excess_low,
-        effect_high=found.excess_high,
-        n=found.n,
-        df=found.df,
-        null=found.control,
         null_kind="control heads" if len(some) == 1 else "control groups",
-        p=found.p if len(controls) >= LEAST_CONTROLS else 1.0,
-        mde=found.mde,
         ablation="mean" if measure != "path_patching" else "resample",
         note=joined(plan.note, _counted(len(controls)), _few(found.n), _guard(found)),
     )

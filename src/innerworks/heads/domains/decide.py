@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding, collateral, joined
+from innerworks.findings import Finding, against_controls, collateral, joined
 from innerworks.heads.domains.contrast import FLOOR, Contrast, contrast, ratio_interval
 from innerworks.model.study import Kept, Units
 from innerworks.sites import head_site
@@ -164,18 +164,10 @@ def _necessity_row(one: Tested, found: Necessity, q: float, kept: Kept) -> Findi
     note = kept.about["controls"][control_name(one)]
     return Finding(
         **_place(one.domain, one.layer, one.head),
+        **against_controls(found),
         measure="harm",
-        value=found.harm,
-        effect=found.excess,
-        effect_low=found.excess_low,
-        effect_high=found.excess_high,
-        n=found.n,
-        df=found.df,
-        null=found.control,
         null_kind="control heads",
         floor=CONSTANTS.harm_floor,
-        p=found.p,
-        mde=found.mde,
         q=q,
         note=joined("metric: loss of the domain", note, "" if found.above_all else "a control harms as much"),
     )

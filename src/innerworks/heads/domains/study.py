@@ -20,7 +20,6 @@ from innerworks.heads.means import HeadMeans, HeadReference, reference
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
-from innerworks.model.tally import Tally
 from innerworks.stats import CONSTANTS, Half
 from innerworks.text import TextBatch
 from innerworks.text.openings import LEAST_DOCUMENTS, LEAST_TOKENS, comparable, documents
@@ -76,7 +75,7 @@ def _too_few(domains: Sequence[str]) -> str:
 
 
 def _screen(given: Given, effort: Effort, batches: Sequence[TextBatch], domains: Sequence[str], of: HeadReference) -> Kept:
-    count = _tally(given, sum(len(batch.tokens) for batch in batches), "documents screened")
+    count = given.tally(sum(len(batch.tokens) for batch in batches), "documents screened")
     found = estimates(given.model, batches, of.mean, seed=given.seed, step=count)
     units = _units(batches)
     pairs = promising(found, [given.reading.units[unit].stratum for unit in units], domains, most=effort.pairs)
@@ -95,7 +94,7 @@ def _ablate(given: Given, batches: Sequence[TextBatch], kept: Kept, of: HeadRefe
     known = {"harm": np.zeros((len(heads), 0), np.float32), "confirmation": np.zeros(0, np.int64)}
     arrays = {**known, "heads": np.array(heads, dtype=np.int64).reshape(-1, 2), **kept.arrays}
     left = [batch for batch in batches if not np.isin(batch.units.numpy(), arrays["confirmation"]).any()]
-    count = _tally(given, len(heads) * len(batches), "ablations", done=len(heads) * (len(batches) - len(left)))
+    count = given.tally(len(heads) * len(batches), "ablations", done=len(heads) * (len(batches) - len(left)))
     for batch in left:
         harm = harms(given.model, [batch], of.mean, heads, step=count).astype(np.float32)
         arrays["harm"] = np.concatenate([arrays["harm"], harm], axis=1)
@@ -117,7 +116,7 @@ def _with_controls(given: Given, batches: Sequence[TextBatch], kept: Kept, of: H
             continue
         controls = matched([own], suspects, removed)
         inside = [batch for batch in batches if batch.stratum == one.domain]
-        count = _tally(given, len(controls) * len(inside), f"ablations of controls of {one.domain}")
+        count = given.tally(len(controls) * len(inside), f"ablations of controls of {one.domain}")
         harm = harms(given.model, inside, of.mean, controls, step=count)
         about = {**kept.about, "controls": {**kept.about["controls"], name: how_matched(own, controls, removed)}}
         kept = Kept(arrays={**kept.arrays, name: harm.astype(np.float32)}, about=about)
@@ -142,7 +141,3 @@ def agreement(kept: Kept, units: Units) -> dict[str, float | int]:
 
 def _units(batches: Sequence[TextBatch]) -> np.ndarray:
     return np.concatenate([batch.units.numpy(force=True) for batch in batches])
-
-
-def _tally(given: Given, total: int, unit: str, *, done: int = 0) -> Tally:
-    return Tally(says=lambda so_far, of: given.step(so_far, of, unit), total=total, done=done)

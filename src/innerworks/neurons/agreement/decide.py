@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding, collateral, joined
+from innerworks.findings import Finding, against_controls, collateral, joined
 from innerworks.model.study import Kept
 from innerworks.neurons.groups import how_alike
 from innerworks.neurons.necessity import Neuron, Tried, decided, note_of, unpacked
@@ -153,9 +153,7 @@ def _contribution_row(one: Candidate, rung: int, note: str) -> Finding:
 
 
 def _harm(found: Necessity, q: float, controls: str) -> dict[str, Any]:
-    numbers = {"value": found.harm, "effect": found.excess, "effect_low": found.excess_low, "effect_high": found.excess_high}
-    null = {"null": found.control, "null_kind": controls, "floor": FLOOR, "p": found.p, "mde": found.mde, "q": q}
-    return {**numbers, **null, "unit": "logits", "ablation": "mean", "n": found.n, "df": found.df}
+    return {**against_controls(found), "null_kind": controls, "floor": FLOOR, "q": q, "unit": "logits", "ablation": "mean"}
 
 
 def _harm_row(kept: Kept, tried: Tried, found: Necessity, q: float) -> Finding:

@@ -22,7 +22,6 @@ from innerworks.model.losses import document_losses
 from innerworks.model.observe import Instrument
 from innerworks.model.prompts import answer_loss, difference
 from innerworks.model.study import Given, Kept, Units
-from innerworks.model.tally import Tally
 from innerworks.neurons.agreement import decide
 from innerworks.neurons.agreement.measure import Side, contributions, sides
 from innerworks.neurons.groups import matched_groups, times_as_much
@@ -91,7 +90,7 @@ class Agreement:
 
 def _screened(given: Given, asked: dict[Half, Side], mean: Mean, removed: Array) -> Kept:
     """Contributions on both halves: what is chosen by the one, and how it does on the other."""
-    step = _tally(given, sum(len(side.parts) for side in asked.values()), "batches of prompts")
+    step = given.tally(sum(len(side.parts) for side in asked.values()), "batches of prompts")
     first, second = (contributions(given.model, asked[half], mean, step=step) for half in HALVES)
     there, here = estimate(first, asked["discovery"].strata), estimate(second, asked["confirmation"].strata)
     promising = (there.mean > decide.FLOOR) & (there.mean > CONSTANTS.candidate_t * there.se)
@@ -113,7 +112,7 @@ def _alone(given: Given, side: Side, mean: Mean, labels: Sequence[Neuron], kept:
     """Ablate each label, and controls where its harm asks for them; what is done is saved after each."""
     found = unpacked(kept.arrays, "ablation") if "ablation/harm" in kept.arrays else []
     left = [neuron for neuron in labels if neuron not in [one.neuron for one in found]]
-    step = _tally(given, len(left) * (1 + CONSTANTS.controls), "ablations of agreement neurons")
+    step = given.tally(len(left) * (1 + CONSTANTS.controls), "ablations of agreement neurons")
     for neuron in left:
         found += tried(
             given.model,
@@ -139,7 +138,7 @@ def _together(given: Given, side: Side, mean: Mean, members: Sequence[Neuron], k
         return kept
     groups = matched_groups(members, _suspects(kept), kept.arrays["removed"].astype(np.float64))
     ways = [without(given.model, mean, some) for some in (members, *groups)]
-    step = _tally(given, len(ways), "ablations of groups")
+    step = given.tally(len(ways), "ablations of groups")
     fallen = -side.by_unit(changes(given.model, [side.batch], ways, difference(given.model, side.asked), step=step))
     joint = {"joint/neurons": np.array(members, dtype=np.int64), "joint/harm": fallen[0]}
     if groups:
@@ -155,7 +154,7 @@ def _elsewhere(given: Given, side: Side, mean: Mean, kept: Kept) -> Kept:
     if not necessary or text is None:
         return kept
     model, of_text = given.model, neuron_reference(given.model, given.states[NeuronMeans.name], "text").mean
-    step = _tally(given, 2 * len(necessary), "ablations of necessary neurons")
+    step = given.tally(2 * len(necessary), "ablations of necessary neurons")
     here, there = ([without(model, one, [neuron]) for neuron in necessary] for one in (mean, of_text))
     nats = side.by_unit(changes(model, [side.batch], here, answer_loss(model, side.asked), step=step))
     harm = changes(model, [text], there, lambda batch, final: document_losses(model, final, batch), step=step)
@@ -179,7 +178,3 @@ def _suspects(kept: Kept) -> set[Neuron]:
 def _saved(given: Given, kept: Kept) -> Kept:
     given.save(kept)
     return kept
-
-
-def _tally(given: Given, total: int, unit: str) -> Tally:
-    return Tally(says=lambda so_far, of: given.step(so_far, of, unit), total=total)

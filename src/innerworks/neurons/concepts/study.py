@@ -18,7 +18,6 @@ from innerworks.findings import Finding
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units
-from innerworks.model.tally import Tally
 from innerworks.neurons.concepts import decide
 from innerworks.neurons.concepts.force import PROMPTS, mentions, texts
 from innerworks.neurons.concepts.precision import average_precision, by_chance
@@ -73,7 +72,7 @@ class Concepts:
         if given.saved is not None and not effort.forced:
             return given.saved
         total = sum(len(one.sentences) for one in some)
-        count = Tally(says=lambda done, of: given.step(done, of, "sentences"), total=total)
+        count = given.tally(total, "sentences")
         found = responses(given.model, some, step=count).numpy()
         ranked = _ranked(some, found)
         kept = _tested(given, some, found, ranked) if given.saved is None else given.saved
@@ -256,7 +255,7 @@ def _say(
     name = f"{concept}/{what}"
     if name in kept.arrays:
         return kept
-    count = Tally(says=lambda done, of: given.step(done, of, f"ways to force {concept}"), total=len(groups))
+    count = given.tally(len(groups), f"ways to force {concept}")
     rows = np.zeros((len(groups), len(PROMPTS)), dtype=np.int8)
     for row, members in zip(rows, groups, strict=True):
         # a group without members is the model as it is

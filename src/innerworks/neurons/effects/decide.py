@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding, collateral, joined
+from innerworks.findings import Finding, against_controls, collateral, joined
 from innerworks.model.matched import how_alike
 from innerworks.model.study import Kept, Units
 from innerworks.neurons.effects.families import FAMILIES, Label
@@ -142,19 +142,11 @@ def _harm_row(one: Trial, found: Necessity, q: float, removed: Array) -> Finding
     among = "control neurons" if one.label else "control groups"
     return Finding(
         **_place(one),
+        **against_controls(found),
         measure="harm" if one.label else "joint_harm",
-        value=found.harm,
         unit="nats",
-        effect=found.excess,
-        effect_low=found.excess_low,
-        effect_high=found.excess_high,
-        n=found.n,
-        df=found.df,
-        null=found.control,
         null_kind=among if one.controls else "none",
         floor=CONSTANTS.harm_floor,
-        p=found.p,
-        mde=found.mde,
         q=q,
         ablation="mean",
         note=joined(f"metric: loss where {one.says}", _against(one, found, removed)),

@@ -32,7 +32,6 @@ from innerworks.model import Model
 from innerworks.model.matched import nearest
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
-from innerworks.model.tally import Tally
 from innerworks.neurons.effects import decide
 from innerworks.neurons.effects.ablate import Way, rises
 from innerworks.neurons.effects.families import FAMILIES, Family, families_of
@@ -122,11 +121,11 @@ def _tried(
     of: NeuronReference,
 ) -> Kept:
     """Screen on discovery, ablate what is most promising on confirmation."""
-    step = _tally(given, len(texts["discovery"]), "batches screened")
+    step = given.tally(len(texts["discovery"]), "batches screened")
     slope = screened(given.model, texts["discovery"], of.mean, families, design, step=step)
     ways = [way for kind in FAMILIES for way in _ways(kind, families, slope, effort)]
     batches = texts["confirmation"]
-    step = _tally(given, len(ways) * len(batches), "ablations of labelled neurons")
+    step = given.tally(len(ways) * len(batches), "ablations of labelled neurons")
     found = rises(given.model, batches, of.mean, ways, design, step=step)
     trials = [
         {"behaviour": way.families[0].behaviour, "neurons": [list(one) for one in way.neurons], "says": _said(way)}
@@ -167,7 +166,7 @@ def _controlled(
     by_label = {(one.behaviour, one.neuron): one for one in families}
     trials, suspects = decide.trials_of(kept, units_of(given.reading)), _suspects(given.before)
     chosen = decide.worth_controls(trials)[: effort.controlled]
-    step = _tally(given, sum(map(len, chosen)) * CONSTANTS.controls * len(batches), "ablations of controls")
+    step = given.tally(sum(map(len, chosen)) * CONSTANTS.controls * len(batches), "ablations of controls")
     for numbers in chosen:
         neurons = trials[numbers[0]].neurons
         groups = _controls(neurons, suspects, of)
@@ -196,7 +195,3 @@ def _suspects(before: Sequence[Finding]) -> set[Neuron]:
     """Labels and candidates of these kinds: nobody's controls."""
     some = (one for one in before if one.behaviour in FAMILIES)
     return {(one.layer, one.index) for one in some if one.layer is not None and one.index is not None}
-
-
-def _tally(given: Given, total: int, unit: str) -> Tally:
-    return Tally(says=lambda so_far, of: given.step(so_far, of, unit), total=total)

@@ -17,7 +17,6 @@ from innerworks.findings import Finding
 from innerworks.model import Model
 from innerworks.model.observe import Instrument, State
 from innerworks.model.study import Given, Kept, Units
-from innerworks.model.tally import Tally
 from innerworks.neurons.inputs import buckets, decide
 from innerworks.neurons.inputs.design import Design
 from innerworks.neurons.inputs.fits import Fit, gains_from_sums
@@ -123,7 +122,7 @@ def _shift(
         return {}, {"no shift": "the model's context has no room for a filler"}
     found = np.zeros((len(texts.tokens), 0), dtype=np.float32)
     if len(candidates):
-        tally = Tally(says=lambda done, total: given.step(done, total, "batches"), total=-(-len(texts.tokens) // BATCH))
+        tally = given.tally(-(-len(texts.tokens) // BATCH), "batches")
         found = follows_position(given.model, state, frozen, _pairs(candidates), texts, step=tally)
     return {"shift/neurons": candidates, "shift/gain": found}, {}
 
@@ -134,7 +133,7 @@ def _shuffle(given: Given, design: Design, arrays: dict[str, np.ndarray], state:
     texts = shuffled(given.model, given.reading, documents=READ_AGAIN[given.depth], generator=generator)
     found = np.zeros((sum(len(batch.units) for batch in texts), 0), dtype=np.float32)
     if len(candidates):
-        tally = Tally(says=lambda done, total: given.step(done, total, "batches"), total=len(texts))
+        tally = given.tally(len(texts), "batches")
         found = follows_the_token_before(given.model, design, state, frozen, _pairs(candidates), texts, step=tally)
     return {"shuffle/neurons": candidates, "shuffle/gain": found}
 

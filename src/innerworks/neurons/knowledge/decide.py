@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from innerworks.findings import Finding, joined
+from innerworks.findings import Finding, against_controls, joined
 from innerworks.model.study import Kept
 from innerworks.neurons.groups import how_alike
 from innerworks.neurons.knowledge.facts import WAYS
@@ -66,10 +66,8 @@ def _of_edit(kept: Kept, name: str) -> list[dict[str, Any]]:
     less = "the model has too few neurons for control groups" if without else "a control group does as much"
     alike = "" if without else how_alike(kept.arrays["times_as_much"])
     said = joined(share, _per_fact(kept), "" if beside.above_all else less, alike)
-    first = {"value": beside.harm, "effect": beside.excess, "effect_low": beside.excess_low, "effect_high": beside.excess_high}
-    first |= {"n": beside.n, "df": beside.df, "null": beside.control, "floor": FLOOR}
+    first = against_controls(beside) | {"floor": FLOOR, "measure": name, "note": said}
     first |= {"null_kind": "none" if without else "matched groups"}
-    first |= {"p": beside.p, "mde": beside.mde, "measure": name, "note": said}
     second = _tested(own, others, FLOOR) | {"measure": f"{name}_own", "null_kind": "facts of other relations"}
     return [{**_PLACE, **row, "unit": "nats", "ablation": ABLATIONS[name]} for row in (first, second)]
 

@@ -22,7 +22,6 @@ from innerworks.model.matched import Place
 from innerworks.model.observe import Instrument
 from innerworks.model.prompts import Prompt, agreeing, prompts_of
 from innerworks.model.study import Given, Kept, Units
-from innerworks.model.tally import Tally
 from innerworks.neurons.groups import Group, matched_groups, times_as_much
 from innerworks.neurons.knowledge import decide
 from innerworks.neurons.knowledge.facts import WAYS, Fact, facts
@@ -101,7 +100,7 @@ def _found(given: Given, some: Sequence[Fact], effort: Effort, norms: torch.Tens
         [tokens for _, tokens in asked],
         [some[number].answer for number, _ in asked],
         steps=effort.steps,
-        step=_tally(given, len(asked), "prompts attributed"),
+        step=given.tally(len(asked), "prompts attributed"),
     )
     numbers = torch.tensor([number for number, _ in asked])
     members, strength, written, alike = [], [], [], []
@@ -138,7 +137,7 @@ def _moved(given: Given, some: Sequence[Fact], grammar: Sequence[Prompt], kept: 
     """Silence and double the neurons of each fact: on its own prompts, those of others, and agreement; and control groups."""
     having = decide.having(kept)
     asked = [pair for number in having for pair in _questions(some, number, grammar, kept)]
-    before, after = moved(given.model, [one for _, one in asked], step=_tally(given, len(asked), "last tokens"))
+    before, after = moved(given.model, [one for _, one in asked], step=given.tally(len(asked), "last tokens"))
     rises: dict[Key, list[float]] = {}
     for (key, _), rise in zip(asked, after - before, strict=True):
         # right verb forms may rise or fall, and both are a change of grammar
@@ -190,7 +189,3 @@ def _one_each(grammar: Sequence[Prompt]) -> list[Prompt]:
     for one in grammar:
         by_unit.setdefault(one.unit, []).append(one)
     return [some[i % 2] for i, some in enumerate(by_unit.values())]
-
-
-def _tally(given: Given, total: int, unit: str) -> Tally:
-    return Tally(says=lambda so_far, of: given.step(so_far, of, unit), total=total)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from innerworks.findings import Finding, joined
+from innerworks.findings import Finding, against_controls, joined
 from innerworks.model.matched import Place, how_alike
 from innerworks.model.study import Kept, Units
 from innerworks.neurons.necessity import Tried, decided
@@ -238,17 +238,9 @@ def _necessity_row(one: Tested, found: Necessity, q: float, kept: Kept) -> Findi
     turned = len(held.by_control) - len(held.controls)
     return Finding(
         **{**_place(one), "measure": "harm", "ablation": "mean"},
-        value=found.harm,
-        effect=found.excess,
-        effect_low=found.excess_low,
-        effect_high=found.excess_high,
-        n=found.n,
-        df=found.df,
-        null=found.control,
+        **against_controls(found),
         null_kind="control neurons",
         floor=FLOOR,
-        p=found.p,
-        mde=found.mde,
         q=q,
         note=joined(
             f"metric: {one.kind.of} that changes {one.kind.in_words}",

@@ -21,7 +21,6 @@ from innerworks.model import Model
 from innerworks.model.matched import Place
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
-from innerworks.model.tally import Tally
 from innerworks.neurons.lacking import lacking
 from innerworks.neurons.means import NeuronMeans, NeuronReference, neuron_reference
 from innerworks.neurons.outputs import decide
@@ -111,7 +110,7 @@ def frequencies(given: Given) -> Frequencies:
 def _screen(given: Given, effort: Effort, batches: Sequence[TextBatch], reference: NeuronReference, of: Frequencies) -> Kept:
     model, layers = given.model, last_layers(given.model)
     weights = weigh(model, layers, of.direction.double().numpy(force=True), seed=given.seed)
-    count = _tally(given, len(batches), "batches screened")
+    count = given.tally(len(batches), "batches screened")
     found = screened(model, batches, reference.mean, layers, of, rows=effort.rows, step=count)
     units = units_of(given.reading)
     over = {name: estimate(one.astype(np.float64), [units[int(at)][1] for at in _units(batches)]) for name, one in found.items()}
@@ -149,7 +148,7 @@ def _ablate(
 ) -> Kept:
     of_kind = {kind: candidates(kept, kind, effort.neurons) for kind in KINDS}
     neurons = sorted({neuron for some in of_kind.values() for neuron in some})
-    count = _tally(given, len(neurons) * len(batches), "ablations")
+    count = given.tally(len(neurons) * len(batches), "ablations")
     also = [kind.past for kind in KINDS]
     found = effects(given.model, batches, reference.mean, neurons, of, rows=effort.rows, also=also, step=count)
     arrays = {**kept.arrays, "confirmation": _units(batches)}
@@ -166,7 +165,7 @@ def _with_controls(
     """Ablate 20 matched neurons for each of the labels that the screen found strongest; none is a suspect of its kind."""
     labels = decide.in_turn(kept, units_of(given.reading))[: effort.controlled]
     left = [one for one in labels if f"{decide.control_name(one.kind, one.neuron)}/controls" not in kept.arrays]
-    count = _tally(given, len(left) * CONSTANTS.controls * len(batches), "ablations of controls")
+    count = given.tally(len(left) * CONSTANTS.controls * len(batches), "ablations of controls")
     for one in left:
         kind, name = one.kind, decide.control_name(one.kind, one.neuron)
         some, turned = controls_of(one.neuron, _suspects(kept, kind), reference.removed)
@@ -189,7 +188,3 @@ def _suspects(kept: Kept, kind: Kind) -> set[Place]:
 
 def _units(batches: Sequence[TextBatch]) -> np.ndarray:
     return np.concatenate([batch.units.numpy(force=True) for batch in batches])
-
-
-def _tally(given: Given, total: int, unit: str) -> Tally:
-    return Tally(says=lambda so_far, of: given.step(so_far, of, unit), total=total)

@@ -23,7 +23,6 @@ from innerworks.findings import Finding
 from innerworks.model import Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
-from innerworks.model.tally import Tally
 from innerworks.neurons.means import NeuronMeans, neuron_reference
 from innerworks.neurons.outputs import vocabulary_decide
 from innerworks.neurons.outputs.firing import fired
@@ -100,7 +99,7 @@ def _sample(given: Given, effort: Effort) -> Int[np.ndarray, "neuron 2"]:
 
 def _weigh(given: Given, effort: Effort, seen: Unembedding, neurons: Int[np.ndarray, "neuron 2"]) -> Kept:
     rng, a = np.random.default_rng([given.seed, 1]), given.model.anatomy
-    count = Tally(says=lambda done, of: given.step(done, of, "layers weighed"), total=a.layers)
+    count = given.tally(a.layers, "layers weighed")
     own, null = ({name: [] for name in MOMENTS} for _ in range(2))
     for layer in range(a.layers):
         written = seen.written(given.model, layer)
@@ -128,7 +127,7 @@ def _read(given: Given, batches: Sequence[TextBatch], seen: Unembedding, kept: K
     writes = _written(given.model, seen, neurons[dividing])
     apart = ((writes @ spread) * writes).sum(dim=-1).clamp(min=0).sqrt().numpy(force=True)
     reference = neuron_reference(given.model, given.states[NeuronMeans.name], "text")
-    count = Tally(says=lambda done, of: given.step(done, of, "batches read"), total=len(batches))
+    count = given.tally(len(batches), "batches read")
     chosen = np.concatenate([heavy, dividing])
     found = fired(given.model, batches, reference, neurons[chosen], step=count)
     units = units_of(given.reading)

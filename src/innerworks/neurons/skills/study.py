@@ -17,7 +17,6 @@ from innerworks.findings import Finding
 from innerworks.model import Mean, Model
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units, units_of
-from innerworks.model.tally import Tally
 from innerworks.neurons.groups import Group as Members
 from innerworks.neurons.groups import matched_groups, output_norms, times_as_much
 from innerworks.neurons.lacking import lacking
@@ -204,7 +203,7 @@ def _take_out(
         return kept
     batches = trial(given.reading, group.skill, elsewhere=effort.elsewhere, tokens=effort.tokens)
     says = f"{'groups' if what == 'harm' else 'control groups'} of {group.skill} neurons taken out"
-    count = Tally(says=lambda done, total: given.step(done, total, says), total=len(neurons) * len(batches))
+    count = given.tally(len(neurons) * len(batches), says)
     arrays = {
         f"{group}/{what}": harms(given.model, batches, of.mean, neurons, step=count).astype(np.float32),
         f"{group}/{what}_neurons": np.array(neurons, dtype=np.int64),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from innerworks.findings import Finding, joined
+from innerworks.findings import Finding, against_controls, joined
 from innerworks.model.study import Kept
 from innerworks.residual.geometry.decide import at_dimension, interval
 from innerworks.residual.geometry.encode import FEATURES
@@ -85,22 +85,14 @@ def _row(one: Tried) -> Finding:
     foremost, *others = stretch.dimensions
     return Finding(
         **at_dimension(stretch.first, foremost),
+        **against_controls(found),
         behaviour="rogue_dimension",
         target=", ".join(f"D{other}" for other in others) or None,
         measure=CONTROLS[one.against],
         material="text",
-        value=found.harm,
         unit="nats",
-        effect=found.excess,
-        effect_low=found.excess_low,
-        effect_high=found.excess_high,
-        n=found.n,
-        df=found.df,
-        null=found.control,
         null_kind=NULLS[one.against] if one.controlled else "none",
         floor=CONSTANTS.harm_floor,
-        p=found.p,
-        mde=found.mde,
         q=one.q,
         ablation=one.how,
         note=joined(

@@ -22,7 +22,6 @@ from innerworks.model.harms import Way, changes
 from innerworks.model.losses import document_losses
 from innerworks.model.observe import Instrument
 from innerworks.model.study import Given, Kept, Units
-from innerworks.model.tally import Tally
 from innerworks.residual.geometry import decide, decide_cloud, decide_removal
 from innerworks.residual.geometry.choose import chosen, means
 from innerworks.residual.geometry.cloud import Cloud, cloud
@@ -204,6 +203,6 @@ def _harms(given: Given, effort: Effort, ways: Sequence[Way], stretch: Stretch) 
     """Rise of each document's loss, in nats per token: `[way, document]`."""
     model = given.model
     batches = sample(given.reading, documents=effort.removed, tokens=effort.tokens)
-    count = Tally(says=lambda done, total: given.step(done, total, f"runs without {stretch}"), total=len(ways) * len(batches))
+    count = given.tally(len(ways) * len(batches), f"runs without {stretch}")
     found = changes(model, batches, ways, lambda batch, final: document_losses(model, final, batch), step=count)
     return found.astype(np.float32)

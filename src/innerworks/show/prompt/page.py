@@ -7,11 +7,12 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from innerworks.errors import UsageError
 from innerworks.show import numbers
+from innerworks.show.pages import put, templates
 from innerworks.show.tokens import visible
 
 LIFT = 0.6  # weak probabilities are lifted, as in figures of attention
@@ -36,20 +37,15 @@ def writable(path: Path, option: str) -> None:
 def write(path: str | Path, html: str) -> Path:
     """Write a page, whole or not at all, and return its path."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
+        put(path, html)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UsageError(f"{path} could not be written: {error.strerror}. Give another place for it.") from error
     return path
 
 
 def _environment() -> Environment:
-    made = Environment(
-        loader=FunctionLoader(_part), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    made = templates(_part)
     made.filters.update(visible=visible, lifted=lambda probability: round(probability**LIFT, 3), percent=percent)
     made.globals.update(numbers=numbers)
     return made

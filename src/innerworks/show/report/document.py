@@ -1,10 +1,8 @@
 """Put content and template together, and the page on disk, whole or not at all."""
 
-import os
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -12,6 +10,7 @@ from innerworks.atlas import Atlas, schema
 from innerworks.errors import AtlasError
 from innerworks.show import numbers
 from innerworks.show.behaviours import RUNGS
+from innerworks.show.pages import put, templates
 from innerworks.show.report.content import content, linked
 from innerworks.show.report.tables import groups
 
@@ -20,8 +19,7 @@ SCRIPTS = ("script.js", "head.js", "neurons.js", "route.js")  # in the order in 
 
 def render(atlas: Atlas) -> str:
     """Return the page as text: HTML with all it needs inside (about 6 MB, most of it plotly.js)."""
-    loader = FunctionLoader(_part)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = templates(_part)
     environment.filters["groups"] = groups
     environment.filters["linked"] = linked
     environment.globals.update(numbers=numbers, RUNGS=RUNGS)
@@ -37,12 +35,9 @@ def write(atlas: Atlas, path: str | Path | None = None) -> Path:
     """Write the page (into the atlas, if not told where) and return its path. Raises AtlasError if that cannot be."""
     path = atlas.path / schema.REPORT if path is None else Path(path)
     text = render(atlas)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        put(path, text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise AtlasError(f"The report {path} could not be written: {error.strerror}. Give another place for it.") from error
     return path
 
